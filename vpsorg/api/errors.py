@@ -1,0 +1,58 @@
+"""The one place where errors become answers.
+
+One error: ``{"detail": "a sentence", "code": "stable_word"}``.  A body that does
+not validate: ``{"field": ["a sentence", ...]}``.  A refusal that concerns one
+field has all three keys.
+"""
+
+from typing import Any
+
+from django.core.exceptions import RequestDataTooBig
+from django.http import HttpRequest, JsonResponse
+from rest_framework.exceptions import APIException, MethodNotAllowed, ValidationError
+from rest_framework.response import Response
+from rest_framework.views import set_rollback
+
+from vpsorg.errors import Refusal
+
+
+def render(error: Exception, context: dict[str, Any]) -> Response | None:
+    """Django REST framework's EXCEPTION_HANDLER.  None (a bug) becomes a logged 500."""
+    set_rollback()
+    if isinstance(error, Refusal):
+        body: dict[str, Any] = {"detail": error.sentence, "code": error.code}
+        if error.field:
+            body[error.field] = [error.sentence]
+        return Response(body, status=error.status, headers=dict(error.headers))
+    if isinstance(error, ValidationError):
+        return Response(error.detail, status=400)
+    if isinstance(error, APIException):
+        headers = {}
+        if isinstance(error, MethodNotAllowed):
+            headers["Allow"] = ", ".join(context["view"].allowed_methods)
+        body = {"detail": str(error.detail), "code": str(getattr(error.detail, "code", error.default_code))}
+        return Response(body, status=error.status_code, headers=headers)
+    return None
+
+
+def bad_request(request: HttpRequest, exception: Exception) -> JsonResponse:
+    if isinstance(exception, RequestDataTooBig):
+        return _answer(400, "body_too_large", "The body is too large.")
+    return _answer(400, "bad_request", "The request is malformed: check its Host header and its encoding.")
+
+
+def forbidden(request: HttpRequest, exception: Exception) -> JsonResponse:
+    return _answer(403, "permission_denied", "You may not do this.")
+
+
+def not_found(request: HttpRequest, exception: Exception) -> JsonResponse:
+    hint = "" if request.path.endswith("/") else " Every path of this API ends in a slash."
+    return _answer(404, "not_found", f"There is nothing at this path.{hint}")
+
+
+def server_error(request: HttpRequest) -> JsonResponse:
+    return _answer(500, "internal", "Something went wrong on our side. It has been logged.")
+
+
+def _answer(status: int, code: str, sentence: str) -> JsonResponse:
+    return JsonResponse({"detail": sentence, "code": code}, status=status)

@@ -1,0 +1,98 @@
+"""Settings come from the environment, and nonsense stops the program at start.
+
+Each function names the variable and says what it should be.  A variable NAME may
+also be given as NAME_FILE, the path of a file with the value: for secrets that an
+orchestrator mounts.
+"""
+
+import os
+from collections.abc import Mapping
+from decimal import Decimal, InvalidOperation
+from pathlib import Path
+from typing import Any
+
+import environ
+from django.core.exceptions import ImproperlyConfigured
+
+TRUE, FALSE = {"1", "true", "yes", "on"}, {"0", "false", "no", "off"}
+
+
+def load_file(path: Path) -> None:
+    """Take ``NAME=value`` lines as environment variables, where the environment has none already."""
+    if path.is_file():
+        environ.Env.read_env(str(path), overwrite=False)
+
+
+def env_str(name: str, default: str | None = None) -> str:
+    """The text of NAME or of the file that NAME_FILE names; required when there is no default."""
+    file = os.environ.get(f"{name}_FILE")
+    if file:
+        try:
+            return Path(file).read_text().strip()
+        except OSError as error:
+            raise ImproperlyConfigured(f"{name}_FILE={file} cannot be read: {error.strerror}.") from None
+    value = os.environ.get(name, "").strip() or default
+    if value is None:
+        raise ImproperlyConfigured(f"{name} is not set. See .env.example for what it should be.")
+    return value
+
+
+def env_secret(name: str) -> str:
+    """A secret: required, and too long to guess."""
+    value = env_str(name)
+    if len(value) < 32:
+        raise ImproperlyConfigured(f"{name} should be at least 32 random characters.")
+    return value
+
+
+def env_bool(name: str, default: bool) -> bool:
+    value = env_str(name, str(default)).lower()
+    if value not in TRUE | FALSE:
+        raise ImproperlyConfigured(f"{name}={value} should be true or false.")
+    return value in TRUE
+
+
+def env_int(name: str, default: int, minimum: int = 0) -> int:
+    value = env_str(name, str(default))
+    if not value.isdecimal() or int(value) < minimum:
+        raise ImproperlyConfigured(f"{name}={value} should be a whole number, {minimum} or more.")
+    return int(value)
+
+
+def env_decimal(name: str, default: str) -> Decimal:
+    value = env_str(name, default)
+    try:
+        number = Decimal(value)
+    except InvalidOperation:
+        number = Decimal("NaN")
+    if not number.is_finite() or number < 0:
+        raise ImproperlyConfigured(f"{name}={value} should be an amount such as 10 or 12.50, 0 or more.")
+    return number
+
+
+def env_list(name: str, default: str = "") -> list[str]:
+    """Words separated by commas."""
+    return [word.strip() for word in env_str(name, default).split(",") if word.strip()]
+
+
+def env_choice(name: str, choices: Mapping[str, Any] | list[str], default: str) -> str:
+    value = env_str(name, default)
+    if value not in choices:
+        raise ImproperlyConfigured(f"{name}={value} should be one of {', '.join(choices)}.")
+    return value
+
+
+def env_database(name: str) -> dict[str, Any]:
+    """Django's form of a URL such as postgres://user:password@host:5432/name."""
+    url = env_str(name)
+    if not url.startswith(("postgres://", "postgresql://")):
+        raise ImproperlyConfigured(f"{name} should be postgres://USER:PASSWORD@HOST:PORT/NAME.")
+    return dict(environ.Env.db_url_config(url))
+
+
+def env_redis(name: str) -> str:
+    """A Redis URL: redis://, rediss:// or unix://."""
+    url = env_str(name)
+    if not url.startswith(("redis://", "rediss://", "unix://")):
+        raise ImproperlyConfigured(f"{name} should be redis://HOST:PORT/0, rediss://... or unix:///PATH.")
+    return url

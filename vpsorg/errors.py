@@ -1,0 +1,70 @@
+"""Refusals: what we will not do now, each with a code that never changes and a sentence.
+
+Raised where the reason is known (services, lifecycle, authentication), rendered
+in one place (``vpsorg.api.errors``).  Codes are part of the API.
+"""
+
+from collections.abc import Mapping
+from typing import ClassVar
+
+
+class Refusal(Exception):
+    """Something asked for cannot be done.  ``status`` is the HTTP status it is told with."""
+
+    status: ClassVar[int] = 400
+    code: str = "refused"
+
+    def __init__(self, sentence: str, *, code: str | None = None, field: str | None = None) -> None:
+        super().__init__(sentence)
+        self.sentence = sentence
+        self.code = code or self.code
+        self.field = field
+
+    @property
+    def headers(self) -> Mapping[str, str]:
+        return {}
+
+
+class NotAllowedNow(Refusal):
+    """The server's status does not allow it."""
+
+
+class OperationInProgress(Refusal):
+    """Another operation on this server has not finished; the same request may succeed in a moment."""
+
+    status = 409
+    code = "operation_in_progress"
+
+    @property
+    def headers(self) -> Mapping[str, str]:
+        return {"Retry-After": "5"}
+
+
+class InsufficientCredits(Refusal):
+    status = 402
+    code = "insufficient_credits"
+
+
+class NoCapacity(Refusal):
+    """No host of the location has room, or no address is left there."""
+
+    code = "no_capacity"
+
+
+class NotFound(Refusal):
+    status = 404
+    code = "not_found"
+
+
+class NotAuthenticated(Refusal):
+    status = 401
+    code = "not_authenticated"
+
+    @property
+    def headers(self) -> Mapping[str, str]:
+        return {"WWW-Authenticate": "Bearer"}
+
+
+class PermissionDenied(Refusal):
+    status = 403
+    code = "permission_denied"

@@ -1,0 +1,134 @@
+"""All settings, in the order of .env.example; tests keep the two equal."""
+
+from pathlib import Path
+
+from vpsorg.env import (
+    env_bool,
+    env_choice,
+    env_database,
+    env_decimal,
+    env_int,
+    env_list,
+    env_redis,
+    env_secret,
+    env_str,
+)
+
+BASE_DIR = Path(__file__).resolve().parent.parent
+
+# Who we are
+SECRET_KEY = env_secret("VPS_SECRET_KEY")
+DEBUG = env_bool("VPS_DEBUG", False)
+ALLOWED_HOSTS = env_list("VPS_ALLOWED_HOSTS")
+CSRF_TRUSTED_ORIGINS = env_list("VPS_TRUSTED_ORIGINS")
+HTTPS = env_bool("VPS_HTTPS", False)
+LOG_LEVEL = env_choice("VPS_LOG_LEVEL", ["DEBUG", "INFO", "WARNING", "ERROR"], "INFO")
+
+# What we stand on
+DATABASES = {"default": env_database("DATABASE_URL") | {"CONN_MAX_AGE": 600, "CONN_HEALTH_CHECKS": True}}
+REDIS_URL = env_redis("REDIS_URL")
+VPS_IMAGE_DIR = Path(env_str("VPS_IMAGE_DIR", str(BASE_DIR / "var" / "images")))
+
+# What we promise
+VPS_MIN_RUNWAY_HOURS = env_int("VPS_MIN_RUNWAY_HOURS", 24)
+VPS_SIGNUP_CREDITS = env_decimal("VPS_SIGNUP_CREDITS", "0")
+VPS_BOOT_TIMEOUT = env_int("VPS_BOOT_TIMEOUT", 300, minimum=1)
+VPS_SHUTDOWN_TIMEOUT = env_int("VPS_SHUTDOWN_TIMEOUT", 120, minimum=1)
+VPS_ADDRESS_REST = env_int("VPS_ADDRESS_REST", 3600)
+
+INSTALLED_APPS = [
+    "django.contrib.admin",
+    "django.contrib.auth",
+    "django.contrib.contenttypes",
+    "django.contrib.sessions",
+    "django.contrib.messages",
+    "django.contrib.staticfiles",
+    "django_filters",
+    "rest_framework",
+    "plans",
+    "accounts",
+    "inventory",
+    "servers",
+    "provisioning",
+]
+MIDDLEWARE = [
+    "django.middleware.security.SecurityMiddleware",
+    "whitenoise.middleware.WhiteNoiseMiddleware",
+    "django.contrib.sessions.middleware.SessionMiddleware",
+    "django.middleware.common.CommonMiddleware",
+    "django.middleware.csrf.CsrfViewMiddleware",
+    "django.contrib.auth.middleware.AuthenticationMiddleware",
+    "django.contrib.messages.middleware.MessageMiddleware",
+    "django.middleware.clickjacking.XFrameOptionsMiddleware",
+]
+TEMPLATES = [
+    {
+        "BACKEND": "django.template.backends.django.DjangoTemplates",
+        "APP_DIRS": True,
+        "OPTIONS": {
+            "context_processors": [
+                "django.template.context_processors.request",
+                "django.contrib.auth.context_processors.auth",
+                "django.contrib.messages.context_processors.messages",
+            ]
+        },
+    }
+]
+ROOT_URLCONF = "vpsorg.urls"
+WSGI_APPLICATION = "vpsorg.wsgi.application"
+DEFAULT_AUTO_FIELD = "django.db.models.BigAutoField"
+USE_TZ = True
+TIME_ZONE = "UTC"
+STATIC_URL = "static/"
+STATIC_ROOT = BASE_DIR / "staticfiles"
+WHITENOISE_USE_FINDERS = True  # the admin's own files, without a collectstatic by hand
+AUTH_PASSWORD_VALIDATORS = [
+    {"NAME": "django.contrib.auth.password_validation.MinimumLengthValidator", "OPTIONS": {"min_length": 12}},
+    {"NAME": "django.contrib.auth.password_validation.CommonPasswordValidator"},
+]
+
+# A path without its last slash is a 404 that says so; a redirect would lose the body of a POST.
+APPEND_SLASH = False
+SESSION_COOKIE_SECURE = CSRF_COOKIE_SECURE = SECURE_SSL_REDIRECT = HTTPS
+SECURE_HSTS_SECONDS = 31_536_000 if HTTPS else 0
+SECURE_PROXY_SSL_HEADER = ("HTTP_X_FORWARDED_PROTO", "https") if HTTPS else None
+
+REST_FRAMEWORK = {
+    "DEFAULT_AUTHENTICATION_CLASSES": ["accounts.authentication.BearerAuthentication"],
+    "DEFAULT_PERMISSION_CLASSES": ["accounts.permissions.TokenPermits"],
+    "DEFAULT_PARSER_CLASSES": ["vpsorg.api.parsing.JSONParser"],
+    "DEFAULT_RENDERER_CLASSES": ["vpsorg.api.rendering.JSONRenderer"],
+    "DEFAULT_CONTENT_NEGOTIATION_CLASS": "vpsorg.api.rendering.AlwaysJSON",
+    "DEFAULT_PAGINATION_CLASS": "vpsorg.api.paging.ContractPagination",
+    "DEFAULT_FILTER_BACKENDS": ["django_filters.rest_framework.DjangoFilterBackend"],
+    "EXCEPTION_HANDLER": "vpsorg.api.errors.render",
+    "UNAUTHENTICATED_USER": None,
+}
+
+CELERY_BROKER_URL = REDIS_URL.replace("unix://", "redis+socket://", 1)
+CELERY_BROKER_TRANSPORT_OPTIONS = {"visibility_timeout": 7200}
+CELERY_BROKER_CONNECTION_RETRY_ON_STARTUP = True
+# A message that cannot be sent is not worth a customer's wait: the row is there and the sweep finds it.
+CELERY_TASK_PUBLISH_RETRY = False
+CELERY_TASK_SERIALIZER = "json"
+CELERY_ACCEPT_CONTENT = ["json"]
+CELERY_TASK_IGNORE_RESULT = True
+CELERY_TASK_ACKS_LATE = True
+CELERY_TASK_REJECT_ON_WORKER_LOST = True
+CELERY_WORKER_PREFETCH_MULTIPLIER = 1
+CELERY_TASK_TIME_LIMIT = 3600
+CELERY_WORKER_HIJACK_ROOT_LOGGER = False
+CELERY_TASK_DEFAULT_QUEUE = "provision"
+CELERY_BEAT_SCHEDULE = {
+    "sweep": {"task": "provisioning.sweep", "schedule": 5, "options": {"expires": 5}},
+    "reconcile": {"task": "provisioning.reconcile_all", "schedule": 30, "options": {"expires": 30}},
+    "sample usage": {"task": "provisioning.sample_all", "schedule": 60, "options": {"expires": 60}},
+}
+
+LOGGING = {
+    "version": 1,
+    "disable_existing_loggers": False,
+    "formatters": {"line": {"format": "%(asctime)s %(levelname)s %(name)s %(message)s"}},
+    "handlers": {"console": {"class": "logging.StreamHandler", "formatter": "line"}},
+    "root": {"handlers": ["console"], "level": LOG_LEVEL},
+}

@@ -1,0 +1,12 @@
+from django.contrib import admin
+from django.urls import include, path
+
+urlpatterns = [
+    path("admin/", admin.site.urls),
+    path("api/v1/", include("servers.api.urls")),
+]
+
+handler400 = "vpsorg.api.errors.bad_request"
+handler403 = "vpsorg.api.errors.forbidden"
+handler404 = "vpsorg.api.errors.not_found"
+handler500 = "vpsorg.api.errors.server_error"
