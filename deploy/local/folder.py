@@ -1,0 +1,51 @@
+"""VAR, the one folder that everything lives in, and the rules for it."""
+
+import fcntl
+import os
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+
+from deploy.local.errors import LocalError
+
+PROJECT = Path(__file__).resolve().parents[2]
+LONGEST_SOCKET_PATH = 107
+
+
+def var_folder() -> Path:
+    """VPS_VAR, or ``var/`` in the project."""
+    return Path(os.environ.get("VPS_VAR") or PROJECT / "var").absolute()
+
+
+def socket_path(path: Path) -> Path:
+    """The path, refused when the kernel would refuse a socket there."""
+    length = len(os.fsencode(path))
+    if length > LONGEST_SOCKET_PATH:
+        raise LocalError(
+            f"The socket {path} would have a path of {length} bytes, and Linux allows {LONGEST_SOCKET_PATH}."
+            " Set VPS_VAR to a folder with a shorter path."
+        )
+    return path
+
+
+@contextmanager
+def claimed(var: Path) -> Iterator[None]:
+    """Have VAR for oneself until the block, or the process, ends."""
+    var.mkdir(parents=True, exist_ok=True)
+    with (var / "lock").open("a") as lock:
+        try:
+            fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError:
+            raise LocalError(
+                f"Something runs in {var} already. Stop it first, or set VPS_VAR to another folder."
+            ) from None
+        yield
+
+
+def write_private(path: Path, text: str) -> None:
+    """Write a file that only its owner may read; a reader sees all of it or the old one."""
+    part = path.with_name(f"{path.name}.part")
+    part.unlink(missing_ok=True)
+    with os.fdopen(os.open(part, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600), "w") as file:
+        file.write(text)
+    part.replace(path)

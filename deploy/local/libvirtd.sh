@@ -1,0 +1,63 @@
+#!/bin/sh
+# The inside of a private libvirtd:  libvirtd.sh FOLDER
+#
+# To be run by root in mount and network namespaces of its own.  libvirtd finds
+# FOLDER's parts where it expects /etc/libvirt and the like.  It lives, with all
+# its guests, until standard input ends or brings a line: whoever started it holds
+# the other end, and however he goes, his guests go too.
+set -eu
+umask 022
+folder=$1
+export PATH=/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin LC_ALL=C.UTF-8
+# No talk to the machine's own services: its firewalld would write rules outside.
+export DBUS_SYSTEM_BUS_ADDRESS=unix:path=/nonexistent
+
+# As after a reboot: no guest and no bridge of an earlier run is left.
+rm -rf "$folder/run"
+for part in etc:/etc/libvirt lib:/var/lib/libvirt cache:/var/cache/libvirt log:/var/log/libvirt run:/run/libvirt; do
+    mkdir -p "$folder/${part%%:*}" "${part#*:}"
+    mount --bind "$folder/${part%%:*}" "${part#*:}"
+done
+# Packages make these, libvirtd does not.
+mkdir -p /var/lib/libvirt/dnsmasq /var/lib/libvirt/images /var/log/libvirt/qemu "$folder/pool"
+[ -d /etc/libvirt/nwfilter ] || cp -R /usr/share/libvirt/nwfilter /etc/libvirt/nwfilter
+
+# The sockets are open to all who reach them: FOLDER lets only its owner in.
+[ -s "$folder/uuid" ] || cat /proc/sys/kernel/random/uuid >"$folder/uuid"
+cat >/etc/libvirt/libvirtd.conf <<END
+host_uuid = "$(cat "$folder/uuid")"
+listen_tls = 0
+unix_sock_rw_perms = "0777"
+auth_unix_ro = "none"
+auth_unix_rw = "none"
+log_outputs = "3:stderr"
+END
+# For a laboratory only: guests run as root and nothing but their emulation confines them.
+cat >/etc/libvirt/qemu.conf <<END
+user = "root"
+group = "root"
+security_driver = "none"
+cgroup_controllers = [ ]
+namespaces = [ ]
+stdio_handler = "file"
+remember_owner = 0
+END
+
+mount -t sysfs sysfs /sys # shows the interfaces of this network namespace
+ip link set lo up
+# An address on a bridge without guests would otherwise stay "tentative" and unusable.
+echo 0 >/proc/sys/net/ipv6/conf/default/accept_dad
+echo 0 >/proc/sys/net/ipv6/conf/all/accept_dad
+
+echo $$ >"$folder/pid"
+# A process namespace of its own: when its first process ends, so does every guest.
+# tini reaps at once, else each destroy of a guest waits for a second.
+# shellcheck disable=SC2016
+exec unshare --pid --fork --kill-child --mount-proc -- tini -- sh -c '
+    exec 3<&0
+    libvirtd --pid-file /run/libvirt/libvirtd.pid </dev/null 3<&- &
+    libvirtd=$!
+    { read -r _; kill $libvirtd; } <&3 3<&- &
+    exec 3<&-
+    wait $libvirtd
+'

@@ -1,0 +1,173 @@
+"""Processes that are ours: started, watched, stopped by their id, and found again after a crash.
+
+No process outlives the one that started it: the kernel ends it when its parent
+dies, however the parent dies.  Should one remain all the same, the record of its
+id lets the next start end it.
+"""
+
+import os
+import signal
+import subprocess
+import time
+from collections.abc import Callable, Mapping, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from contextlib import suppress
+from pathlib import Path
+from typing import IO, NamedTuple
+
+from deploy.local.errors import LocalError
+
+# The kernel sends the parent-death signal when the *thread* that forked ends, so all
+# children are forked by one thread that lives as long as this process.
+_forker = ThreadPoolExecutor(max_workers=1, thread_name_prefix="forker")
+
+
+class Identity(NamedTuple):
+    """A process id and when it began: ids are used again, the pair is not."""
+
+    pid: int
+    began: int
+
+    @property
+    def alive(self) -> bool:
+        return identify(self.pid) == self
+
+
+def identify(pid: int) -> Identity | None:
+    """The process with this id, or None when there is none or it is only waiting to be reaped."""
+    try:
+        stat = Path(f"/proc/{pid}/stat").read_text()
+    except OSError:
+        return None
+    state, *rest = stat.rpartition(")")[2].split()
+    return None if state in "ZX" else Identity(pid, int(rest[18]))
+
+
+def wait_for(question: Callable[[], bool], patience_s: float) -> bool:
+    """Ask again and again until the answer is yes, or until patience ends."""
+    deadline = time.monotonic() + patience_s
+    while not question():
+        if time.monotonic() > deadline:
+            return False
+        time.sleep(0.02)
+    return True
+
+
+def as_root(*command: str | Path) -> list[str]:
+    """The command as root; the password for sudo was asked for before."""
+    words = [os.fspath(word) for word in command]
+    return words if os.geteuid() == 0 else ["sudo", "--non-interactive", "--", *words]
+
+
+class Process:
+    """One process with a name, a log and a record of its id on disk."""
+
+    def __init__(
+        self,
+        name: str,
+        var: Path,
+        *,
+        stop_signal: signal.Signals = signal.SIGTERM,
+        of_root: bool = False,
+    ) -> None:
+        self.name = name
+        self.log = var / "log" / f"{name}.log"
+        self._record = var / "pids" / name
+        self._stop_signal = stop_signal
+        self._of_root = of_root and os.geteuid() != 0
+        self._child: subprocess.Popen[bytes] | None = None
+
+    @property
+    def pid(self) -> int | None:
+        """Its id while it runs, else None."""
+        known = self._recorded()
+        return known.pid if known and known.alive else None
+
+    @property
+    def exit_code(self) -> int | None:
+        """How the child ended, or None while it runs or when there is none."""
+        return self._child.poll() if self._child else None
+
+    def start(
+        self,
+        command: Sequence[str | Path],
+        *,
+        env: Mapping[str, str] | None = None,
+        cwd: Path | None = None,
+        stdin: int | IO[bytes] = subprocess.DEVNULL,
+        dies_with_us: bool = True,
+    ) -> None:
+        """Start the command, with its output in the log, away from the terminal's Ctrl-C."""
+        self.log.parent.mkdir(parents=True, exist_ok=True)
+        self._record.parent.mkdir(parents=True, exist_ok=True)
+        if dies_with_us:
+            command = ["setpriv", "--pdeathsig", self._stop_signal.name.removeprefix("SIG"), "--", *command]
+        with self.log.open("ab") as log:
+            self._child = _forker.submit(
+                lambda: subprocess.Popen(
+                    command, env=env, cwd=cwd, stdin=stdin, stdout=log, stderr=log, process_group=0
+                )
+            ).result()
+        self.record(self._child.pid)
+
+    def record(self, pid: int) -> None:
+        """Keep this id as the one to ask about and to stop."""
+        known = identify(pid)
+        if known:
+            self._record.write_text(f"{known.pid} {known.began}\n")
+
+    def wait_until(self, question: Callable[[], bool], patience_s: float) -> None:
+        """Wait for a yes; say why when the process ends first or takes too long."""
+        answered = wait_for(lambda: self.exit_code is not None or question(), patience_s)
+        if self.exit_code is not None:
+            raise LocalError(f"{self.name} ended at once (exit code {self.exit_code}). {self.last_lines()}")
+        if not answered:
+            raise LocalError(f"{self.name} did not answer within {patience_s:.0f} s. {self.last_lines()}")
+
+    def stop(self, patience_s: float = 10) -> bool:
+        """End it, and what it left of an earlier run.  False if there was nothing to end."""
+        known = self._recorded()
+        ended = bool(known and known.alive and self._end(known, patience_s))
+        if self._child:
+            self._child.wait()
+        self._record.unlink(missing_ok=True)
+        return ended
+
+    def wait_gone(self, patience_s: float) -> bool:
+        """Wait for it to end by itself."""
+        return wait_for(lambda: self.exit_code is not None or self.pid is None, patience_s)
+
+    def last_lines(self, count: int = 15) -> str:
+        """The end of the log, for an error message."""
+        try:
+            lines = self.log.read_text(errors="replace").splitlines()[-count:]
+        except OSError:
+            lines = []
+        return "\n    ".join([f"{self.log} ends with:" if lines else f"{self.log} is empty.", *lines])
+
+    def _recorded(self) -> Identity | None:
+        try:
+            pid, began = self._record.read_text().split()
+        except (OSError, ValueError):
+            return None
+        return Identity(int(pid), int(began))
+
+    def _end(self, known: Identity, patience_s: float) -> bool:
+        self._send(known.pid, self._stop_signal)
+        if not self._wait_gone(known, patience_s):
+            self._send(known.pid, signal.SIGKILL)
+            self._wait_gone(known, 5)
+        return True
+
+    def _wait_gone(self, known: Identity, patience_s: float) -> bool:
+        # Asking for the exit code reaps it.
+        return wait_for(lambda: self.exit_code is not None or not known.alive, patience_s)
+
+    def _send(self, pid: int, what: signal.Signals) -> None:
+        """Send a signal; that the process is gone already is no error."""
+        if self._of_root:
+            subprocess.run(as_root("kill", f"-{what.value}", str(pid)), stderr=subprocess.DEVNULL)
+            return
+        with suppress(ProcessLookupError):
+            # All of ours lead a group; when one does not listen, its members go with it.
+            os.killpg(pid, what) if what == signal.SIGKILL else os.kill(pid, what)
