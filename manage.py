@@ -5,12 +5,21 @@ import os
 import sys
 from pathlib import Path
 
+from django.core.exceptions import ImproperlyConfigured
 from django.core.management import execute_from_command_line
 
 from vpsorg.env import load_file
 
-if __name__ == "__main__":
+
+def main() -> None:
     folder = Path(os.environ.get("VPS_VAR") or Path(__file__).parent / "var")
     load_file(folder / "private.env")
     os.environ.setdefault("DJANGO_SETTINGS_MODULE", "vpsorg.settings")
-    execute_from_command_line(sys.argv)
+    try:
+        execute_from_command_line(sys.argv)
+    except ImproperlyConfigured as error:
+        sys.exit(f"manage.py: {error}")
+
+
+if __name__ == "__main__":
+    main()

@@ -5,6 +5,7 @@ and the documentation at once.  Whoever adds a kind of operation adds a row here
 and a workflow in ``provisioning.workflows``; tests hold the two together.
 """
 
+from datetime import timedelta
 from enum import StrEnum
 from typing import NamedTuple
 
@@ -50,3 +51,48 @@ class OperationStatus(StrEnum):
 
 
 OPEN_OPERATION = frozenset({OperationStatus.QUEUED, OperationStatus.RUNNING})
+
+
+class Rule(NamedTuple):
+    """One row of the table: the life of one kind of operation.
+
+    ``fails_in`` None means: what the host says then (running → active, off → stopped).
+    ``deadline`` None means: tried again until it is done.
+    """
+
+    allowed_in: frozenset[ServerStatus]
+    shows: ServerStatus
+    succeeds_in: ServerStatus
+    fails_in: ServerStatus | None
+    deadline: timedelta | None
+
+
+S, K = ServerStatus, OperationKind
+GONE = {S.DELETING, S.DELETED}
+
+RULES: dict[OperationKind, Rule] = {
+    #              may be asked for in         shows           then       on failure  within
+    K.CREATE: Rule(frozenset(),                S.PROVISIONING, S.ACTIVE,  S.ERROR, timedelta(minutes=30)),
+    K.START:  Rule(frozenset({S.STOPPED}),     S.STARTING,     S.ACTIVE,  None,    timedelta(minutes=15)),
+    K.STOP:   Rule(frozenset({S.ACTIVE}),      S.STOPPING,     S.STOPPED, None,    timedelta(minutes=15)),
+    K.REBOOT: Rule(frozenset({S.ACTIVE}),      S.REBOOTING,    S.ACTIVE,  None,    timedelta(minutes=20)),
+    K.DELETE: Rule(frozenset(S) - GONE,        S.DELETING,     S.DELETED, None,    None),
+}  # fmt: skip
+
+STATUS_OF_POWER = {PowerState.RUNNING: S.ACTIVE, PowerState.PAUSED: S.ACTIVE, PowerState.OFF: S.STOPPED}
+
+# What a customer may see and filter by: a server being deleted is gone.
+PUBLIC_STATUSES = [status for status in S if status not in GONE]
+
+
+def refusal(kind: OperationKind, status: ServerStatus) -> tuple[str, str]:
+    """The code and the sentence for what may not be asked for in this status."""
+    if status == S.SUSPENDED:
+        return "suspended", "This server is suspended. Top up your credits or ask support."
+    if status == S.ERROR:
+        return "server_in_error", "This server could not be made. Delete it and create another."
+    if kind == K.START and status == S.ACTIVE:
+        return "already_running", "This server is already running."
+    if kind in {K.STOP, K.REBOOT} and status == S.STOPPED:
+        return "not_running", "This server is not running. Start it first."
+    return "not_allowed_now", f"Cannot {kind} a server that is {status}."

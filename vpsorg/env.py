@@ -13,6 +13,8 @@ from typing import Any
 
 import environ
 from django.core.exceptions import ImproperlyConfigured
+from psycopg2 import ProgrammingError
+from psycopg2.extensions import parse_dsn
 
 TRUE, FALSE = {"1", "true", "yes", "on"}, {"0", "false", "no", "off"}
 
@@ -83,11 +85,17 @@ def env_choice(name: str, choices: Mapping[str, Any] | list[str], default: str) 
 
 
 def env_database(name: str) -> dict[str, Any]:
-    """Django's form of a URL such as postgres://user:password@host:5432/name."""
+    """Django's form of a libpq URL: postgres://user:password@host:5432/name, or a socket's folder as host."""
     url = env_str(name)
-    if not url.startswith(("postgres://", "postgresql://")):
-        raise ImproperlyConfigured(f"{name} should be postgres://USER:PASSWORD@HOST:PORT/NAME.")
-    return dict(environ.Env.db_url_config(url))
+    try:
+        if not url.startswith(("postgres://", "postgresql://")):
+            raise ProgrammingError
+        parts = parse_dsn(url)
+    except ProgrammingError:
+        raise ImproperlyConfigured(f"{name} should be postgres://USER:PASSWORD@HOST:PORT/NAME.") from None
+    named = {"dbname": "NAME", "user": "USER", "password": "PASSWORD", "host": "HOST", "port": "PORT"}
+    config = {ours: parts.pop(theirs, "") for theirs, ours in named.items()}
+    return {"ENGINE": "django.db.backends.postgresql", **config, "OPTIONS": parts}
 
 
 def env_redis(name: str) -> str:

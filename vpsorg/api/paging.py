@@ -48,9 +48,7 @@ class ContractPagination(BasePagination):
         return Response(body | {"results": data}, headers={"Link": ", ".join(links)} if links else {})
 
     def _page_url(self, number: int) -> str:
-        return replace_query_param(
-            replace_query_param(self.url, "page_size", self.size), "page", number
-        )
+        return replace_query_param(replace_query_param(self.url, "page_size", self.size), "page", number)
 
 
 def _whole_number(request: Request, name: str, default: int, maximum: int) -> int:

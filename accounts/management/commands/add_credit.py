@@ -1,0 +1,33 @@
+from decimal import Decimal, InvalidOperation
+from typing import Any
+
+from django.core.management.base import BaseCommand, CommandError, CommandParser
+
+from accounts.models import Account, CreditEntry
+from accounts.services import add_credit, balance_of
+
+
+class Command(BaseCommand):
+    help = (
+        "Write one line into an account's ledger of credits and print the new balance. "
+        "Example: manage.py add_credit --account alice@example.com --amount 50 --note 'invoice 17'. "
+        "A negative amount takes credits away: --amount=-50."
+    )
+
+    def add_arguments(self, parser: CommandParser) -> None:
+        parser.add_argument("--account", required=True, metavar="EMAIL")
+        parser.add_argument("--amount", required=True, help="credits, such as 50 or 12.50")
+        parser.add_argument("--note", default="", help="why, for the history")
+
+    def handle(self, *args: Any, account: str, amount: str, note: str, **options: Any) -> None:
+        try:
+            credits = Decimal(amount)
+        except InvalidOperation:
+            credits = Decimal("NaN")
+        if not credits.is_finite():
+            raise CommandError(f"--amount {amount} should be a number such as 50 or 12.50.")
+        found = Account.objects.filter(email__iexact=account).first()
+        if found is None:
+            raise CommandError(f"There is no account {account}. manage.py create_token makes one.")
+        add_credit(account=found, amount=credits, kind=CreditEntry.Kind.GRANT, note=note)
+        self.stdout.write(f"{found.email}: {balance_of(found):.2f} credits")

@@ -1,0 +1,94 @@
+"""Who buys: accounts, their tokens and keys, and the ledger of credits."""
+
+from uuid import uuid4
+
+from django.db import models
+from django.db.models.functions import Lower
+from django.utils import timezone
+
+
+class Account(models.Model):
+    """A customer.  Staff are Django's users; customers are these."""
+
+    uuid = models.UUIDField(default=uuid4, unique=True, editable=False)
+    email = models.EmailField()
+    first_name = models.CharField(max_length=100, blank=True)
+    last_name = models.CharField(max_length=100, blank=True)
+    company_name = models.CharField(max_length=200, blank=True)
+    is_active = models.BooleanField(default=True, help_text="Off: none of its tokens is accepted.")
+    created_at = models.DateTimeField(default=timezone.now, editable=False)
+
+    # Django REST framework asks this of whatever an authenticator returns.
+    is_authenticated = True
+
+    class Meta:
+        ordering = ["id"]
+        constraints = [models.UniqueConstraint(Lower("email"), name="one_account_per_email")]
+
+    def __str__(self) -> str:
+        return self.email
+
+
+class ApiToken(models.Model):
+    """A bearer token.  Only its SHA-256 is kept: the secret is shown once, when it is made."""
+
+    account = models.ForeignKey(Account, models.CASCADE, related_name="tokens")
+    name = models.CharField(max_length=100)
+    prefix = models.CharField(max_length=12, help_text="How it begins, so that a leaked one can be found.")
+    digest = models.CharField(max_length=64, unique=True, editable=False)
+    permissions = models.JSONField(
+        default=list, help_text='Words such as "servers:read", "ssh_keys:*", "*:*".'
+    )
+    created_at = models.DateTimeField(default=timezone.now, editable=False)
+    expires_at = models.DateTimeField(null=True, blank=True)
+    revoked_at = models.DateTimeField(null=True, blank=True)
+    last_used_at = models.DateTimeField(null=True, blank=True, editable=False)
+
+    class Meta:
+        ordering = ["-id"]
+
+    def __str__(self) -> str:
+        return f"{self.name} ({self.prefix}…)"
+
+
+class SshKey(models.Model):
+    """A public key that can be installed on a new server."""
+
+    uuid = models.UUIDField(default=uuid4, unique=True, editable=False)
+    account = models.ForeignKey(Account, models.CASCADE, related_name="ssh_keys")
+    name = models.CharField(max_length=100)
+    public_key = models.TextField()
+    fingerprint = models.CharField(max_length=64, editable=False)
+    created_at = models.DateTimeField(default=timezone.now, editable=False)
+
+    class Meta:
+        ordering = ["-id"]
+        constraints = [
+            models.UniqueConstraint(fields=["account", "fingerprint"], name="one_ssh_key_per_account")
+        ]
+
+    def __str__(self) -> str:
+        return f"{self.name} ({self.fingerprint})"
+
+
+class CreditEntry(models.Model):
+    """One line of an account's ledger.  Lines are never changed or removed; the balance is their sum."""
+
+    class Kind(models.TextChoices):
+        SIGNUP = "signup"
+        GRANT = "grant"
+        PAYMENT = "payment"
+        CORRECTION = "correction"
+
+    account = models.ForeignKey(Account, models.PROTECT, related_name="credit_entries")
+    kind = models.CharField(max_length=20, choices=Kind.choices)
+    amount = models.DecimalField(max_digits=14, decimal_places=4, help_text="Positive adds credits.")
+    note = models.CharField(max_length=255, blank=True)
+    created_at = models.DateTimeField(default=timezone.now, editable=False)
+
+    class Meta:
+        ordering = ["-id"]
+        verbose_name_plural = "credit entries"
+
+    def __str__(self) -> str:
+        return f"{self.amount} ({self.kind})"

@@ -1,0 +1,38 @@
+"""What a token may do: words ``resource:action``, where ``*`` stands for any."""
+
+from typing import Any
+
+from rest_framework.permissions import BasePermission
+from rest_framework.request import Request
+
+from accounts.models import ApiToken
+from vpsorg.errors import NotAuthenticated, PermissionDenied
+
+ACTION_OF_METHOD = {"GET": "read", "HEAD": "read", "OPTIONS": "read", "DELETE": "delete"}
+
+
+class TokenPermits(BasePermission):
+    """The default for every view: a token, and the permission ``<view.resource>:<action of the method>``.
+
+    A view of one object is asked after the object was found: what an account
+    cannot see does not exist, whatever the token may do.  A view whose
+    ``resource`` is None is open to any active token.
+    """
+
+    def has_permission(self, request: Request, view: Any) -> bool:
+        if not isinstance(request.auth, ApiToken):
+            raise NotAuthenticated("Send your API token: Authorization: Bearer vps_...")
+        return bool(view.kwargs) or self.has_object_permission(request, view, None)
+
+    def has_object_permission(self, request: Request, view: Any, obj: Any) -> bool:
+        action = ACTION_OF_METHOD.get(request.method or "", "write")
+        if view.resource is None or permits(request.auth.permissions, view.resource, action):
+            return True
+        raise PermissionDenied(f"This API token lacks the permission {view.resource}:{action}.")
+
+
+def permits(permissions: list[str], resource: str, action: str) -> bool:
+    """Whether a token's words cover one action on one resource."""
+    return any(
+        word in permissions for word in (f"{resource}:{action}", f"{resource}:*", f"*:{action}", "*:*")
+    )

@@ -1,0 +1,65 @@
+"""What can be done for an account: made, given tokens, keys and credits."""
+
+import hashlib
+import secrets
+from collections.abc import Sequence
+from datetime import datetime
+from decimal import Decimal
+
+from django.conf import settings
+from django.db import transaction
+from django.db.models import Sum
+from django.utils import timezone
+
+from accounts.models import Account, ApiToken, CreditEntry
+
+TOKEN_BEGINNING = "vps_"
+PREFIX_LENGTH = 12
+
+
+@transaction.atomic
+def get_or_create_account(email: str) -> Account:
+    """The account with this address.  A new one begins with VPS_SIGNUP_CREDITS."""
+    account, is_new = Account.objects.get_or_create(email__iexact=email, defaults={"email": email})
+    if is_new and settings.VPS_SIGNUP_CREDITS:
+        add_credit(account=account, amount=settings.VPS_SIGNUP_CREDITS, kind=CreditEntry.Kind.SIGNUP)
+    return account
+
+
+def issue_token(
+    *,
+    account: Account,
+    name: str,
+    permissions: Sequence[str] = ("*:*",),
+    expires_at: datetime | None = None,
+) -> tuple[ApiToken, str]:
+    """A new token and its secret.  The secret is nowhere else: show it now or never."""
+    secret = TOKEN_BEGINNING + secrets.token_urlsafe(32)
+    token = ApiToken.objects.create(
+        account=account,
+        name=name,
+        prefix=secret[:PREFIX_LENGTH],
+        digest=digest_of(secret),
+        permissions=list(permissions),
+        expires_at=expires_at,
+    )
+    return token, secret
+
+
+def revoke_token(*, token: ApiToken) -> None:
+    """From now on the token is refused.  Revoking twice keeps the first time."""
+    ApiToken.objects.filter(pk=token.pk, revoked_at=None).update(revoked_at=timezone.now())
+
+
+def digest_of(secret: str) -> str:
+    return hashlib.sha256(secret.encode("utf-8", "surrogatepass")).hexdigest()
+
+
+def add_credit(*, account: Account, amount: Decimal, kind: CreditEntry.Kind, note: str = "") -> CreditEntry:
+    """Write one line into the ledger."""
+    return CreditEntry.objects.create(account=account, amount=amount, kind=kind, note=note)
+
+
+def balance_of(account: Account) -> Decimal:
+    """The sum of the ledger.  Lock the account first when something is decided by it."""
+    return account.credit_entries.aggregate(sum=Sum("amount"))["sum"] or Decimal(0)

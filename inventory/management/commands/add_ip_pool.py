@@ -1,0 +1,46 @@
+from ipaddress import ip_address, ip_network
+from typing import Any
+
+from django.core.management.base import BaseCommand, CommandError, CommandParser
+
+from inventory.services import add_ip_pool
+from plans.models import Location
+
+
+class Command(BaseCommand):
+    help = (
+        "Give a location a network whose addresses its servers get. A server gets one address of each family "
+        "that its location has. May be repeated: an existing pool gets what it lacks. "
+        "Example: manage.py add_ip_pool --location us-west --network 203.0.113.0/24 --gateway 203.0.113.1"
+    )
+
+    def add_arguments(self, parser: CommandParser) -> None:
+        parser.add_argument("--location", required=True, metavar="CODE", help="us-west")
+        parser.add_argument("--network", required=True, help="203.0.113.0/24 or 2001:db8::/64")
+        parser.add_argument("--gateway", required=True, help="the guests' router; never given out")
+        parser.add_argument("--nameserver", action="append", default=[], help="may be repeated")
+        parser.add_argument("--reserve", action="append", default=[], help="an address never given out")
+
+    def handle(self, *args: Any, **options: Any) -> None:
+        location = Location.objects.filter(code=options["location"]).first()
+        if location is None:
+            raise CommandError(
+                f"There is no location {options['location']}. manage.py load_catalogue makes some."
+            )
+        addresses = [options["gateway"], *options["nameserver"], *options["reserve"]]
+        try:
+            network = ip_network(options["network"])
+            for text in addresses:
+                ip_address(text)
+        except ValueError as error:
+            raise CommandError(f"Not an address or network: {error}.") from None
+        if ip_address(options["gateway"]) not in network:
+            raise CommandError(f"The gateway {options['gateway']} is not in {network}.")
+        pool = add_ip_pool(
+            location=location,
+            network=network,
+            gateway=options["gateway"],
+            nameservers=options["nameserver"],
+            reserved=set(options["reserve"]),
+        )
+        self.stdout.write(f"{pool}: {pool.addresses.count()} addresses in {location}")

@@ -1,0 +1,28 @@
+import json
+from pathlib import Path
+from typing import Any
+
+from django.core.management.base import BaseCommand, CommandError, CommandParser
+
+from plans.services import load_catalogue
+
+OURS = Path(__file__).parents[2] / "catalogue.json"
+
+
+class Command(BaseCommand):
+    help = (
+        "Make the locations, plans and operating systems of a JSON file, or bring them up to date by id. "
+        "May be repeated; nothing is removed. To sell your own, copy plans/catalogue.json, edit it, and give "
+        "its path."
+    )
+
+    def add_arguments(self, parser: CommandParser) -> None:
+        parser.add_argument("file", nargs="?", type=Path, default=OURS, help="default: plans/catalogue.json")
+
+    def handle(self, *args: Any, file: Path, **options: Any) -> None:
+        try:
+            catalogue = json.loads(file.read_text())
+        except (OSError, ValueError) as error:
+            raise CommandError(f"{file} cannot be read as JSON: {error}") from None
+        counts = load_catalogue(catalogue)
+        self.stdout.write(", ".join(f"{count} {section}" for section, count in counts.items()))

@@ -1,0 +1,62 @@
+"""Takes images in: a file or URL becomes a verified qcow2 in VPS_IMAGE_DIR, named by its SHA-256."""
+
+import hashlib
+from collections.abc import Iterator
+from contextlib import closing
+from pathlib import Path
+from urllib.error import URLError
+from urllib.request import urlopen
+
+from django.conf import settings
+
+from plans.models import OsVersion
+from provisioning.hypervisors.base import ImageInvalid
+from provisioning.hypervisors.qcow2 import inspect
+
+CHUNK = 1024 * 1024
+TIMEOUT_S = 60
+GIB = 1024**3
+
+
+def import_image(*, version: OsVersion, source: str, sha256: str, has_agent: bool) -> Path:
+    """Make an image the one that new servers with this system boot.
+
+    Raises ImageInvalid when the source cannot be read, is not what ``sha256``
+    says, or is no qcow2 that stands alone.  Existing servers keep their disks.
+    """
+    target = settings.VPS_IMAGE_DIR / f"{sha256}.qcow2"
+    if not target.exists():
+        _fetch(source, sha256, target)
+    version.image_sha256, version.has_agent = sha256, has_agent
+    version.min_disk_gib = -(-inspect(target).virtual_size_bytes // GIB)
+    version.save(update_fields=["image_sha256", "has_agent", "min_disk_gib"])
+    return target
+
+
+def _fetch(source: str, sha256: str, target: Path) -> None:
+    target.parent.mkdir(parents=True, exist_ok=True)
+    part = target.with_suffix(".part")
+    digest = hashlib.sha256()
+    try:
+        with part.open("wb") as copy:
+            for chunk in _read(source):
+                digest.update(chunk)
+                copy.write(chunk)
+        if digest.hexdigest() != sha256:
+            raise ImageInvalid(f"{source} has the SHA-256 {digest.hexdigest()}, not {sha256}")
+        inspect(part)
+        part.rename(target)
+    except (OSError, URLError, ValueError) as error:
+        raise ImageInvalid(f"{source} cannot be read: {error}") from None
+    finally:
+        part.unlink(missing_ok=True)
+
+
+def _read(source: str) -> Iterator[bytes]:
+    if source.startswith(("https://", "http://")):
+        stream = urlopen(source, timeout=TIMEOUT_S)  # noqa: S310  (the two schemes are checked above)
+    else:
+        stream = Path(source).open("rb")
+    with closing(stream):
+        while chunk := stream.read(CHUNK):
+            yield chunk

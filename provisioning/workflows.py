@@ -1,0 +1,181 @@
+"""How each kind of operation is done: named steps, in reading order.
+
+Each step may be repeated: after a crash the step that was under way is done
+again.  A step that must wait does not sleep; it raises ``AskAgain`` and frees
+the worker.
+"""
+
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+from functools import cached_property
+
+from django.conf import settings
+from django.db import connection
+from django.utils import timezone
+
+from provisioning import hosts
+from provisioning.hypervisors.base import Hypervisor, MachineNotFound, MachineSpec
+from servers import lifecycle, services
+from servers.models import Operation, Server
+from servers.states import OperationKind, PowerState
+
+ASK_TO_SHUT_DOWN_EVERY = 10  # seconds: a guest that was still booting missed the first time
+
+
+class AskAgain(Exception):
+    """Not yet: do this step again in so many seconds."""
+
+    def __init__(self, delay_s: float) -> None:
+        super().__init__(delay_s)
+        self.delay_s = delay_s
+
+
+class GaveUp(Exception):
+    """The step will not come true: a stable code and a sentence for the customer."""
+
+    def __init__(self, code: str, sentence: str) -> None:
+        super().__init__(sentence)
+        self.code, self.sentence = code, sentence
+
+
+@dataclass
+class Job:
+    """One operation in one worker's hands."""
+
+    operation: Operation
+
+    @property
+    def server(self) -> Server:
+        return self.operation.server
+
+    @cached_property
+    def host(self) -> Hypervisor:
+        return hosts.host_of(self.server)
+
+    @cached_property
+    def spec(self) -> MachineSpec:
+        return hosts.spec_of(self.server)
+
+    @property
+    def seconds_in_step(self) -> float:
+        since = self.operation.step_since or timezone.now()
+        return (timezone.now() - since).total_seconds()
+
+    def power(self) -> PowerState:
+        return self.host.power(self.server.uuid).state
+
+
+Step = Callable[[Job], None]
+
+
+def fetch_image(job: Job) -> None:
+    """Put the image into the host's cache, once: one worker copies, the others ask again."""
+    if job.host.has_image(job.spec.image):
+        return
+    host_id = hosts.placement_of(job.server).hypervisor_id
+    with _only_one(f"image {job.spec.image.sha256} on host {host_id}") as mine:
+        if not mine:
+            raise AskAgain(2)
+        job.host.put_image(job.spec.image, settings.VPS_IMAGE_DIR / f"{job.spec.image.sha256}.qcow2")
+
+
+def make_disk(job: Job) -> None:
+    job.host.create_disk(job.spec)
+
+
+def write_seed(job: Job) -> None:
+    # A repeated step may find the machine started: its seed is then the one it has read.
+    if not _is_running(job):
+        job.host.write_seed(job.spec)
+
+
+def define(job: Job) -> None:
+    job.host.define(job.spec)
+
+
+def power_on(job: Job) -> None:
+    job.host.start(job.server.uuid)
+
+
+def await_guest(job: Job) -> None:
+    """Until the guest agent answers and the guest has its addresses; without an agent, until it runs."""
+    if job.power() == PowerState.OFF:
+        raise GaveUp("guest_stopped", "The server switched itself off while it was starting.")
+    if not job.server.os_version.has_agent:
+        lifecycle.record_addresses(job.operation, tuple(a.ip for nic in job.spec.nics for a in nic.addresses))
+        return
+    guest = job.host.guest(job.server.uuid)
+    expected = {address.ip for nic in job.spec.nics for address in nic.addresses}
+    too_long = job.seconds_in_step > settings.VPS_BOOT_TIMEOUT
+    if guest and (too_long or expected <= set(guest.addresses)):
+        lifecycle.record_addresses(job.operation, guest.addresses)
+    elif too_long:
+        raise GaveUp(
+            "guest_timeout", f"The server did not come up within {settings.VPS_BOOT_TIMEOUT} seconds."
+        )
+    else:
+        raise AskAgain(1)
+
+
+def ask_to_shut_down(job: Job) -> None:
+    job.host.shut_down(job.server.uuid)
+
+
+def await_power_off(job: Job) -> None:
+    """Until the guest is off.  It is asked again now and then, and at last its power is cut."""
+    if job.power() == PowerState.OFF:
+        return
+    limit = settings.VPS_SHUTDOWN_TIMEOUT
+    if job.seconds_in_step > limit:
+        job.host.power_off(job.server.uuid)
+        lifecycle.note(
+            job.operation, f"The system did not shut down within {limit} seconds: its power was cut."
+        )
+        return
+    if int(job.seconds_in_step) % ASK_TO_SHUT_DOWN_EVERY == ASK_TO_SHUT_DOWN_EVERY - 1:
+        job.host.shut_down(job.server.uuid)
+    raise AskAgain(1)
+
+
+def remove_machine(job: Job) -> None:
+    if job.server.placement is not None:
+        job.host.delete(job.server.uuid)
+
+
+def release_claims(job: Job) -> None:
+    # The placement goes last: what a host may still hold, we must still know of.
+    services.release_claims(server=job.server)
+
+
+K = OperationKind
+
+WORKFLOWS: dict[OperationKind, tuple[Step, ...]] = {
+    K.CREATE: (fetch_image, make_disk, write_seed, define, power_on, await_guest),
+    K.START: (write_seed, define, power_on, await_guest),
+    K.STOP: (ask_to_shut_down, await_power_off),
+    K.REBOOT: (ask_to_shut_down, await_power_off, write_seed, power_on, await_guest),
+    K.DELETE: (remove_machine, release_claims),
+}
+
+UNDO_STEPS: dict[OperationKind, tuple[Step, ...]] = {K.CREATE: (remove_machine, release_claims)}
+
+
+def _is_running(job: Job) -> bool:
+    try:
+        return job.power() != PowerState.OFF
+    except MachineNotFound:
+        return False
+
+
+@contextmanager
+def _only_one(what: str) -> Iterator[bool]:
+    """Whether this process is the only one at it.  The lock ends with the database session: death frees it."""
+    with connection.cursor() as cursor:
+        cursor.execute("SELECT pg_try_advisory_lock(hashtextextended(%s, 0))", [what])
+        (mine,) = cursor.fetchone()
+        try:
+            yield mine
+        finally:
+            if mine:
+                cursor.execute("SELECT pg_advisory_unlock(hashtextextended(%s, 0))", [what])

@@ -1,0 +1,247 @@
+"""The only writer of a server's status, power state and operations.
+
+Whoever needs both rows locks the server before touching its operation.  Every
+write of a worker asks ``WHERE attempt = mine``: one that lost its lease, or
+whose operation was cancelled, cannot write (``LeaseLost``).
+"""
+
+from dataclasses import dataclass
+from datetime import datetime, timedelta
+from ipaddress import IPv4Address, IPv6Address
+from typing import Any
+
+from django.db import IntegrityError, transaction
+from django.db.models import Exists, F, OuterRef, Q, QuerySet
+from django.utils import timezone
+
+from servers.models import Operation, Server
+from servers.states import (
+    GONE,
+    OPEN_OPERATION,
+    RULES,
+    STATUS_OF_POWER,
+    OperationKind,
+    OperationStatus,
+    PowerState,
+    ServerStatus,
+    refusal,
+)
+from vpsorg.errors import NotAllowedNow, NotFound, OperationInProgress
+
+LEASE = timedelta(seconds=60)
+UNDO = "undo"  # the step of an operation that was given up
+
+
+class LeaseLost(Exception):
+    """The operation is no longer this worker's: it was cancelled, or taken over after the lease ended."""
+
+
+@dataclass(frozen=True)
+class Failure:
+    """Why an operation failed: a stable code, a sentence for the customer, all we know for staff."""
+
+    code: str
+    sentence: str
+    detail: str = ""
+
+
+@transaction.atomic
+def request(server: Server, kind: OperationKind, *, requested_by: str) -> Operation:
+    """Open an operation on a server, or say why it cannot be opened now.
+
+    Refuses a wrong status (NotAllowedNow) and a second open operation
+    (OperationInProgress).  DELETE pre-empts: it cancels what is open.
+    """
+    server = Server.objects.select_for_update().get(pk=server.pk)
+    before, rule = ServerStatus(server.status), RULES[kind]
+    if before in GONE:
+        raise NotFound("There is no such server.")
+    open_operation = Operation.objects.filter(server=server, status__in=OPEN_OPERATION)
+    if kind == OperationKind.DELETE:
+        # The lease stays: the delete begins when the worker let go or the lease ended.
+        open_operation.update(status=OperationStatus.CANCELLED, finished_at=timezone.now())
+    elif open_operation.exists():
+        raise OperationInProgress(
+            "Another operation on this server has not finished yet. Try again in a moment."
+        )
+    elif before not in rule.allowed_in:
+        code, sentence = refusal(kind, before)
+        raise NotAllowedNow(sentence, code=code)
+    _write(
+        server, status=rule.shows, **({"deleted_at": timezone.now()} if kind == OperationKind.DELETE else {})
+    )
+    return _open(server, kind, before, requested_by)
+
+
+def open_create(server: Server, *, requested_by: str) -> Operation:
+    """The operation that a server is born with."""
+    return _open(server, OperationKind.CREATE, ServerStatus.PROVISIONING, requested_by)
+
+
+def _open(server: Server, kind: OperationKind, before: ServerStatus, requested_by: str) -> Operation:
+    now, deadline = timezone.now(), RULES[kind].deadline
+    try:
+        with transaction.atomic():
+            return Operation.objects.create(
+                server=server,
+                kind=kind,
+                status_before=before,
+                requested_by=requested_by[:100],
+                created_at=now,
+                due_at=now,
+                deadline_at=deadline and now + deadline,
+            )
+    except IntegrityError:
+        raise OperationInProgress("Another operation on this server has not finished yet.") from None
+
+
+@transaction.atomic
+def begin(operation_id: int) -> Operation | None:
+    """Take an operation.  None if another worker has it, it is not due, or it is over.
+
+    The WHERE clause is the guard: of two workers, one updates the row.  A lease
+    that ran out means the worker died; steps are repeatable, so its step is done
+    again.  While another operation's worker still holds a lease on the same
+    server (a delete came in between) nobody begins.
+    """
+    now = timezone.now()
+    free = Q(status=OperationStatus.QUEUED, due_at__lte=now) | Q(
+        status=OperationStatus.RUNNING, lease_until__lt=now
+    )
+    others = Operation.objects.filter(server=OuterRef("server"), lease_until__gt=now).exclude(
+        pk=OuterRef("pk")
+    )
+    taken = Operation.objects.filter(free, ~Exists(others), pk=operation_id).update(
+        status=OperationStatus.RUNNING, lease_until=now + LEASE, attempt=F("attempt") + 1
+    )
+    if not taken:
+        return None
+    Operation.objects.filter(pk=operation_id, started_at=None).update(started_at=now)
+    return Operation.objects.select_related(
+        "server__plan", "server__os_version", "server__account", "server__placement__hypervisor__location"
+    ).get(pk=operation_id)
+
+
+def enter(operation: Operation, step: str) -> None:
+    """Name the step that begins now, and renew the lease."""
+    now = timezone.now()
+    changes: dict[str, Any] = {"lease_until": now + LEASE}
+    if operation.step != step:
+        changes |= {"step": step, "step_since": now, "retries": 0}
+    _fenced(operation, **changes)
+
+
+def renew(operation: Operation) -> None:
+    _fenced(operation, lease_until=timezone.now() + LEASE)
+
+
+def postpone(operation: Operation, delay_s: float, *, retry_detail: str = "") -> None:
+    """Let go of the operation and have it done no sooner than ``delay_s`` seconds from now.
+
+    ``retry_detail``: it is put off because something failed that may pass; for staff.
+    """
+    retry = {"retries": operation.retries + 1, "error_detail": retry_detail} if retry_detail else {}
+    _fenced(
+        operation,
+        status=OperationStatus.QUEUED,
+        lease_until=None,
+        due_at=timezone.now() + timedelta(seconds=delay_s),
+        **retry,
+    )
+
+
+def note(operation: Operation, sentence: str) -> None:
+    """Leave a sentence for the customer on an operation that goes on."""
+    _fenced(operation, message=sentence)
+
+
+def let_go(operation: Operation) -> None:
+    """Say that this worker's hands are off, after LeaseLost: a waiting delete need not wait for the lease."""
+    Operation.objects.filter(
+        pk=operation.pk, attempt=operation.attempt, status=OperationStatus.CANCELLED
+    ).update(lease_until=None)
+
+
+def give_up(operation: Operation, failure: Failure) -> None:
+    """Write down why the operation fails, before anything is undone: a crash must not lose the reason."""
+    _fenced(
+        operation,
+        step=UNDO,
+        step_since=timezone.now(),
+        error_code=failure.code,
+        message=failure.sentence,
+        error_detail=failure.detail,
+    )
+
+
+@transaction.atomic
+def succeed(operation: Operation) -> None:
+    """Close the operation and give the server the status that its row of RULES promises."""
+    server = Server.objects.select_for_update().get(pk=operation.server_id)
+    _close(operation, OperationStatus.SUCCEEDED)
+    status = RULES[OperationKind(operation.kind)].succeeds_in
+    power = PowerState.RUNNING if status == ServerStatus.ACTIVE else PowerState.OFF
+    _write(server, status=status, **_observation(power))
+
+
+@transaction.atomic
+def fail(operation: Operation, power: PowerState) -> None:
+    """Close an operation that was given up.  The server's status is the table's, or what the host says."""
+    server = Server.objects.select_for_update().get(pk=operation.server_id)
+    _close(operation, OperationStatus.FAILED)
+    before = ServerStatus(operation.status_before)
+    status = RULES[OperationKind(operation.kind)].fails_in or STATUS_OF_POWER.get(power, before)
+    _write(server, status=status, **_observation(power))
+
+
+def record_addresses(operation: Operation, addresses: tuple[IPv4Address | IPv6Address, ...]) -> None:
+    """Write down what the guest has: its first address of each family."""
+    first = {version: next((str(a) for a in addresses if a.version == version), None) for version in (4, 6)}
+    _write(operation.server, ip_address=first[4], ipv6_address=first[6])
+
+
+def observe(server: Server, power: PowerState, asked_at: datetime) -> bool:
+    """Record what a host said of an idle server, if nothing was written since it was asked.
+
+    A status that contradicts the host follows it.  False: news too old, or an
+    operation is open.
+    """
+    unchanged = Server.objects.filter(pk=server.pk, status=server.status, settled_at__lt=asked_at)
+    idle = unchanged.filter(~Exists(_open_operations_of(OuterRef("pk"))))
+    changes: dict[str, Any] = {"power_state": power, "observed_at": asked_at}
+    told = STATUS_OF_POWER.get(power)
+    if told and told != server.status and server.status in {ServerStatus.ACTIVE, ServerStatus.STOPPED}:
+        changes |= {"status": told, "updated_at": timezone.now(), "settled_at": timezone.now()}
+    return idle.update(**changes) == 1
+
+
+def forget_power(servers: QuerySet[Server]) -> None:
+    """Their host cannot be asked: what they do is unknown, what was promised stands."""
+    servers.update(power_state=PowerState.UNKNOWN)
+
+
+def _open_operations_of(server: Any) -> Any:
+    return Operation.objects.filter(server=server, status__in=OPEN_OPERATION)
+
+
+def _observation(power: PowerState) -> dict[str, Any]:
+    return {"power_state": power, "observed_at": timezone.now()}
+
+
+def _close(operation: Operation, status: OperationStatus) -> None:
+    _fenced(operation, status=status, finished_at=timezone.now(), lease_until=None)
+
+
+def _fenced(operation: Operation, **changes: Any) -> None:
+    mine = Operation.objects.filter(
+        pk=operation.pk, attempt=operation.attempt, status=OperationStatus.RUNNING
+    )
+    if not mine.update(**changes):
+        raise LeaseLost(f"{operation} is no longer ours")
+    for name, value in changes.items():
+        setattr(operation, name, value)
+
+
+def _write(server: Server, **changes: Any) -> None:
+    now = timezone.now()
+    Server.objects.filter(pk=server.pk).update(**changes, updated_at=now, settled_at=now)

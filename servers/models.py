@@ -1,0 +1,139 @@
+"""What is owned.  Fields and constraints; the verbs are in ``lifecycle`` and ``services``."""
+
+from enum import StrEnum
+from uuid import uuid4
+
+from django.db import models
+from django.db.models import Q
+from django.utils import timezone
+
+from accounts.models import Account
+from inventory.models import Placement
+from plans.models import Location, OsVersion, Plan
+from servers.states import OPEN_OPERATION, OperationKind, OperationStatus, PowerState, ServerStatus
+
+
+def _choices(words: type[StrEnum]) -> list[tuple[str, str]]:
+    return [(word.value, word.value) for word in words]
+
+
+class Server(models.Model):
+    """A customer's machine.
+
+    Three questions, three columns: what was promised (``status``), what is being
+    done (the open operation), what the host last said (``power_state``).
+    Only ``lifecycle`` writes them.
+    """
+
+    uuid = models.UUIDField(default=uuid4, unique=True, editable=False)
+    account = models.ForeignKey(Account, models.PROTECT, related_name="servers")
+    name = models.CharField(max_length=63)
+    hostname = models.CharField(max_length=253)
+    plan = models.ForeignKey(Plan, models.PROTECT)
+    os_version = models.ForeignKey(OsVersion, models.PROTECT)
+    location = models.ForeignKey(Location, models.PROTECT)
+    placement = models.OneToOneField(Placement, models.PROTECT, null=True, editable=False)
+    authorized_keys = models.JSONField(default=list, editable=False)
+    backups_enabled = models.BooleanField(default=False)
+
+    status = models.CharField(max_length=16, choices=_choices(ServerStatus), editable=False)
+    power_state = models.CharField(
+        max_length=16, choices=_choices(PowerState), default=PowerState.UNKNOWN, editable=False
+    )
+    observed_at = models.DateTimeField(null=True, editable=False)
+    settled_at = models.DateTimeField(
+        default=timezone.now, editable=False, help_text="When lifecycle last wrote: older news is no news."
+    )
+    ip_address = models.GenericIPAddressField(null=True, editable=False)
+    ipv6_address = models.GenericIPAddressField(null=True, editable=False)
+
+    created_at = models.DateTimeField(default=timezone.now, editable=False)
+    updated_at = models.DateTimeField(default=timezone.now, editable=False)
+    deleted_at = models.DateTimeField(null=True, editable=False, help_text="Gone for the customer since.")
+
+    class Meta:
+        ordering = ["-id"]
+        indexes = [
+            models.Index(fields=["account", "-id"], condition=Q(deleted_at=None), name="servers_of_account"),
+        ]
+
+    def __str__(self) -> str:
+        return f"{self.name} (#{self.pk})"
+
+
+class Operation(models.Model):
+    """One thing asked of one server: the customer's receipt, the worker's order.
+
+    Operations are never edited back or deleted; together they are the history of
+    a server.  The constraint is the lock: a server does one thing at a time.
+    """
+
+    server = models.ForeignKey(Server, models.PROTECT, related_name="operations")
+    kind = models.CharField(max_length=16, choices=_choices(OperationKind))
+    status = models.CharField(
+        max_length=16, choices=_choices(OperationStatus), default=OperationStatus.QUEUED
+    )
+    requested_by = models.CharField(max_length=100, help_text="A token, a member of staff, or reconcile.")
+    status_before = models.CharField(max_length=16, choices=_choices(ServerStatus))
+
+    step = models.CharField(max_length=50, blank=True)
+    step_since = models.DateTimeField(null=True)
+    attempt = models.PositiveIntegerField(
+        default=0, help_text="Of several workers, the last to begin may write."
+    )
+    retries = models.PositiveIntegerField(default=0)
+    lease_until = models.DateTimeField(null=True, help_text="A worker is at it until then.")
+    due_at = models.DateTimeField(default=timezone.now, help_text="Not before.")
+    deadline_at = models.DateTimeField(null=True)
+
+    created_at = models.DateTimeField(default=timezone.now)
+    started_at = models.DateTimeField(null=True)
+    finished_at = models.DateTimeField(null=True)
+    error_code = models.CharField(max_length=50, blank=True)
+    message = models.CharField(max_length=255, blank=True, help_text="A sentence the customer may read.")
+    error_detail = models.TextField(blank=True, help_text="For staff.")
+
+    class Meta:
+        ordering = ["-id"]
+        constraints = [
+            models.UniqueConstraint(
+                fields=["server"],
+                condition=Q(status__in=sorted(OPEN_OPERATION)),
+                name="one_open_operation_per_server",
+            )
+        ]
+        indexes = [
+            models.Index(
+                fields=["due_at"], condition=Q(status__in=sorted(OPEN_OPERATION)), name="open_operations"
+            )
+        ]
+
+    def __str__(self) -> str:
+        return f"{self.kind} #{self.pk}"
+
+
+class ResourceUsage(models.Model):
+    """A server's last sample, and what it has moved this month.  Written often, so in a table of its own."""
+
+    server = models.OneToOneField(Server, models.CASCADE, related_name="usage")
+    sampled_at = models.DateTimeField(null=True)
+    cpu_percent = models.FloatField(default=0.0)
+    memory_used_mib = models.PositiveIntegerField(default=0)
+    disk_used_gib = models.PositiveIntegerField(default=0)
+    month = models.DateField(null=True, help_text="The month that the two sums belong to.")
+    received_bytes = models.PositiveBigIntegerField(default=0)
+    sent_bytes = models.PositiveBigIntegerField(default=0)
+    last_cpu_time_ns = models.PositiveBigIntegerField(default=0)
+    last_received_bytes = models.PositiveBigIntegerField(default=0)
+    last_sent_bytes = models.PositiveBigIntegerField(default=0)
+
+    class Meta:
+        verbose_name_plural = "resource usage"
+
+    def __str__(self) -> str:
+        return f"{self.cpu_percent:.1f} % CPU, {self.memory_used_mib} MiB"
+
+    @property
+    def bandwidth_used_gb(self) -> int:
+        """The larger of what came in and what went out this month, in whole GB (the provider's rule)."""
+        return max(self.received_bytes, self.sent_bytes) // 10**9

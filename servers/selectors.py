@@ -1,0 +1,74 @@
+"""The querysets worth a name."""
+
+from datetime import datetime
+from uuid import UUID
+
+from django.db.models import Q, QuerySet
+
+from accounts.models import Account
+from inventory.models import Hypervisor
+from servers.models import Operation, Server
+from servers.states import OPEN_OPERATION, OperationStatus, ServerStatus
+from vpsorg.errors import NotFound
+
+MAX_ID = 2**63 - 1
+
+
+def servers_of(account: Account) -> QuerySet[Server]:
+    """What an account has: a server whose deletion was accepted is gone."""
+    return Server.objects.filter(account=account, deleted_at=None)
+
+
+def one_server_of(account: Account, reference: str) -> Server:
+    """A server of this account by id or uuid.  Raises NotFound, for somebody else's just as for nobody's."""
+    servers = servers_of(account).select_related("plan", "os_version", "location", "usage")
+    found = servers.filter(_named_by(reference)).first()
+    if found is None:
+        raise NotFound("There is no such server in this account.")
+    return found
+
+
+def _named_by(reference: str) -> Q:
+    if reference.isascii() and reference.isdigit() and len(reference) < 20 and int(reference) <= MAX_ID:
+        return Q(pk=int(reference))
+    try:
+        return Q(uuid=UUID(reference)) if len(reference) == 36 else Q(pk=None)
+    except ValueError:
+        return Q(pk=None)
+
+
+def due_operations(now: datetime) -> QuerySet[Operation]:
+    """What should be under way and is not: queued and due, or left by a worker whose lease ended."""
+    return Operation.objects.filter(
+        Q(status=OperationStatus.QUEUED, due_at__lt=now)
+        | Q(status=OperationStatus.RUNNING, lease_until__lt=now)
+    ).order_by("due_at")
+
+
+def servers_on(hypervisor: Hypervisor) -> QuerySet[Server]:
+    return Server.objects.filter(placement__hypervisor=hypervisor)
+
+
+def active_servers_on(hypervisor: Hypervisor) -> QuerySet[Server]:
+    return servers_on(hypervisor).filter(status=ServerStatus.ACTIVE).select_related("usage")
+
+
+def idle_servers_on(hypervisor: Hypervisor) -> QuerySet[Server]:
+    """Servers of a host that nothing is being done to: the watch may speak about them."""
+    settled = [ServerStatus.ACTIVE, ServerStatus.STOPPED, ServerStatus.SUSPENDED]
+    return (
+        servers_on(hypervisor)
+        .filter(status__in=settled)
+        .exclude(operations__status__in=OPEN_OPERATION)
+        .order_by("pk")
+    )
+
+
+def failed_creates_with_claims() -> QuerySet[Server]:
+    """Servers in error whose host could not be cleared at the time: their claims are still held."""
+    return (
+        Server.objects.filter(status=ServerStatus.ERROR)
+        .exclude(placement=None)
+        .exclude(operations__status__in=OPEN_OPERATION)
+        .select_related("placement__hypervisor")
+    )

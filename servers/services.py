@@ -1,0 +1,162 @@
+"""One function for each thing somebody can do to a server.
+
+Each is one transaction: all of it, or a refusal and nothing.  ``requested_by``
+says who asked, for the history.
+"""
+
+from collections.abc import Sequence
+from datetime import datetime
+from decimal import Decimal
+from functools import partial
+
+from celery import current_app
+from django.conf import settings
+from django.db import transaction
+from django.db.models import Sum
+from django.utils import timezone
+
+from accounts.models import Account, SshKey
+from accounts.services import balance_of
+from inventory.services import claim, release
+from plans.models import Location, OsVersion, Plan
+from servers import lifecycle
+from servers.models import Operation, ResourceUsage, Server
+from servers.selectors import servers_of
+from servers.states import PUBLIC_STATUSES, OperationKind, PowerState, ServerStatus
+from vpsorg.errors import InsufficientCredits
+
+
+@transaction.atomic
+def create_server(
+    *,
+    account: Account,
+    name: str,
+    plan: Plan,
+    os_version: OsVersion,
+    location: Location,
+    requested_by: str,
+    hostname: str = "",
+    ssh_keys: Sequence[SshKey] = (),
+    backups_enabled: bool = False,
+) -> Server:
+    """Claim what the plan needs and order the server to be made.
+
+    When this returns, host, memory, disk and addresses are this server's.
+    Refuses with InsufficientCredits or NoCapacity.
+    """
+    account = Account.objects.select_for_update().get(pk=account.pk)
+    _require_runway(account, plan)
+    now = timezone.now()
+    server = Server.objects.create(
+        account=account,
+        name=name,
+        hostname=hostname or name,
+        plan=plan,
+        os_version=os_version,
+        location=location,
+        placement=claim(location, vcpus=plan.vcpus, memory_mib=plan.memory_mib, disk_gib=plan.disk_gib),
+        authorized_keys=[key.public_key for key in ssh_keys],
+        backups_enabled=backups_enabled,
+        status=ServerStatus.PROVISIONING,
+        created_at=now,
+        updated_at=now,
+        settled_at=now,
+    )
+    server.usage = ResourceUsage.objects.create(server=server)
+    wake(lifecycle.open_create(server, requested_by=requested_by).pk)
+    return server
+
+
+def start_server(*, server: Server, requested_by: str) -> Operation:
+    """Order a stopped server to be started."""
+    return _order(server, OperationKind.START, requested_by)
+
+
+def stop_server(*, server: Server, requested_by: str) -> Operation:
+    """Order an active server to be shut down by its guest; its power is cut after VPS_SHUTDOWN_TIMEOUT."""
+    return _order(server, OperationKind.STOP, requested_by)
+
+
+def reboot_server(*, server: Server, requested_by: str) -> Operation:
+    """Order an active server to be shut down by its guest and started again."""
+    return _order(server, OperationKind.REBOOT, requested_by)
+
+
+def delete_server(*, server: Server, requested_by: str) -> Operation:
+    """Give a server up: for the customer it is gone at once, in whatever status it was."""
+    return _order(server, OperationKind.DELETE, requested_by)
+
+
+@transaction.atomic
+def update_server(
+    *,
+    server: Server,
+    name: str | None = None,
+    hostname: str | None = None,
+    backups_enabled: bool | None = None,
+) -> Server:
+    """Change what is given.  A new hostname reaches the guest at its next boot."""
+    given = {"name": name, "hostname": hostname, "backups_enabled": backups_enabled}
+    changes = {field: value for field, value in given.items() if value is not None}
+    if changes:
+        for field, value in (changes | {"updated_at": timezone.now()}).items():
+            setattr(server, field, value)
+        server.save(update_fields=[*changes, "updated_at"])
+    if "name" in changes and server.placement_id is not None:
+        _send("provisioning.rename", server.pk)
+    return server
+
+
+@transaction.atomic
+def follow_host(*, server: Server, power: PowerState, vanished: bool, asked_at: datetime) -> None:
+    """Make an idle server's status what its host said at ``asked_at``.
+
+    ``vanished``: nobody switched it off, the host or its process died; then what
+    was active is started again.
+    """
+    was_active = server.status == ServerStatus.ACTIVE
+    if not lifecycle.observe(server, power, asked_at):
+        return
+    if was_active and vanished and power == PowerState.OFF:
+        _order(server, OperationKind.START, "reconcile")
+
+
+@transaction.atomic
+def release_claims(*, server: Server) -> None:
+    """Give back what a server held on its host, once nothing of it is left there.  May be repeated."""
+    locked = Server.objects.select_for_update().get(pk=server.pk)
+    if locked.placement is not None:
+        placement, locked.placement = locked.placement, None
+        locked.save(update_fields=["placement"])
+        release(placement)
+    server.placement = None
+
+
+def wake(operation_id: int, *, delay_s: float = 0) -> None:
+    """Have a worker look at an operation.  To do so twice, or for nothing, does no harm."""
+    # Named, not imported: servers must not know who carries operations out.  If the
+    # message is lost the row is not, and provisioning's sweep finds it.
+    _send("provisioning.carry_out", operation_id, delay_s)
+
+
+def _require_runway(account: Account, plan: Plan) -> None:
+    hours = settings.VPS_MIN_RUNWAY_HOURS
+    running = servers_of(account).filter(status__in=set(PUBLIC_STATUSES) - {ServerStatus.ERROR})
+    hourly = plan.price_hourly + (running.aggregate(sum=Sum("plan__price_hourly"))["sum"] or Decimal(0))
+    needed, balance = hourly * hours, balance_of(account)
+    if balance < needed:
+        raise InsufficientCredits(
+            f"This needs {needed:.2f} credits, {hours} hours of all your servers; you have {balance:.2f}."
+        )
+
+
+@transaction.atomic
+def _order(server: Server, kind: OperationKind, requested_by: str) -> Operation:
+    operation = lifecycle.request(server, kind, requested_by=requested_by)
+    wake(operation.pk)
+    return operation
+
+
+def _send(task: str, row_id: int, delay_s: float = 0) -> None:
+    send = partial(current_app.send_task, task, [row_id], countdown=delay_s or None)
+    transaction.on_commit(send, robust=True)
