@@ -1,0 +1,93 @@
+"""The NoCloud seed: the small CD from which cloud-init learns who it is.
+
+All three files are JSON, which every YAML reader reads: values from customers
+go through ``json.dumps`` and are never part of a text that somebody parses.
+"""
+
+import json
+from io import BytesIO
+from ipaddress import IPv4Address, IPv6Address
+from typing import Any
+
+import pycdlib
+
+from .base import MachineSpec, Nic
+
+_FILES = ("meta-data", "user-data", "network-config")
+
+
+def seed_iso(spec: MachineSpec) -> bytes:
+    """The whole CD image, as cloud-init's NoCloud expects it: labelled ``cidata``."""
+    iso = pycdlib.PyCdlib()
+    iso.new(interchange_level=3, joliet=3, rock_ridge="1.09", vol_ident="cidata")
+    contents = (
+        _json(meta_data(spec)),
+        "#cloud-config\n" + _json(user_data(spec)),
+        _json(network_config(spec)),
+    )
+    for name, content in zip(_FILES, contents, strict=True):
+        data = content.encode()
+        iso_path = f"/{name.replace('-', '_').upper()}.;1"
+        iso.add_fp(BytesIO(data), len(data), iso_path, rr_name=name, joliet_path=f"/{name}")
+    image = BytesIO()
+    iso.write_fp(image)
+    iso.close()
+    return image.getvalue()
+
+
+def meta_data(spec: MachineSpec) -> dict[str, Any]:
+    return {"instance-id": str(spec.uuid), "local-hostname": spec.hostname}
+
+
+def user_data(spec: MachineSpec) -> dict[str, Any]:
+    """Root with the customer's keys and without a password, its name, and the disk's full size.
+
+    Stock images let nobody in as root: Debian's and Ubuntu's answer "Please login as the user
+    debian" through a forced command, which ``disable_root`` switches off.  A list of users
+    without ``default`` keeps that second user from being made.
+    """
+    keys = list(spec.authorized_keys)
+    return {
+        "hostname": spec.hostname.partition(".")[0],
+        "fqdn": spec.hostname,
+        "prefer_fqdn_over_hostname": True,  # the guest is called what the customer typed
+        "preserve_hostname": False,
+        "manage_etc_hosts": "localhost",
+        "disable_root": False,
+        "ssh_pwauth": False,
+        "ssh_authorized_keys": keys,
+        "users": [{"name": "root", "ssh_authorized_keys": keys}],
+        "growpart": {"mode": "auto", "devices": ["/"]},
+        "resize_rootfs": True,
+    }
+
+
+def network_config(spec: MachineSpec) -> dict[str, Any]:
+    named = {f"nic{number}" if number else "primary": nic for number, nic in enumerate(spec.nics)}
+    return {"version": 2, "ethernets": {name: _ethernet(nic) for name, nic in named.items()}}
+
+
+def _ethernet(nic: Nic) -> dict[str, Any]:
+    return {
+        "match": {"macaddress": nic.mac},
+        "dhcp4": False,
+        "dhcp6": False,
+        # An address the guest made up from a router's advertisement would not pass the host's filter.
+        "accept-ra": False,
+        "addresses": [str(address) for address in nic.addresses],
+        "routes": [_default_route(nic, gateway) for gateway in nic.gateways],
+        "nameservers": {"addresses": [str(server) for server in nic.nameservers]},
+    }
+
+
+def _default_route(nic: Nic, gateway: IPv4Address | IPv6Address) -> dict[str, Any]:
+    route: dict[str, Any] = {"to": "0.0.0.0/0" if gateway.version == 4 else "::/0", "via": str(gateway)}
+    if not any(gateway in address.network for address in nic.addresses):
+        route["on-link"] = (
+            True  # as with a single /32: the gateway is a neighbour, yet in none of our networks
+        )
+    return route
+
+
+def _json(value: dict[str, Any]) -> str:
+    return json.dumps(value, indent=1)
