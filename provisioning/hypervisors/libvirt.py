@@ -1,0 +1,241 @@
+"""The hypervisor that libvirt drives: KVM, plain QEMU, and libvirt's own ``test:///``.
+
+Everything goes through libvirt's API, files included, so the host may be
+another machine.  Nothing is kept here between two calls but the connection.
+"""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Callable, Mapping, Sequence
+from functools import wraps
+from pathlib import Path
+from typing import Any, Concatenate, ParamSpec, TypeVar
+from uuid import UUID
+
+import libvirt
+
+from . import domain_xml, libvirt_guest, libvirt_host, libvirt_images, libvirt_observation, storage_names
+from .base import (
+    Guest,
+    HostFacts,
+    HypervisorError,
+    Image,
+    MachineSpec,
+    Power,
+    Usage,
+    Volume,
+)
+from .libvirt_connection import Connection, LibvirtConnection
+from .libvirt_storage import StoragePool
+from .seed import seed_iso
+
+logger = logging.getLogger(__name__)
+
+P = ParamSpec("P")
+R = TypeVar("R")
+
+GIB = 2**30
+QUICK_S = 40  # longer than libvirt itself waits (30 s) for a job on the same domain to end
+SLOW_S = 180  # the first question to a fresh libvirtd: it tries every QEMU first
+COPY_S = 1800
+
+_WITH_SAVED = libvirt.VIR_DOMAIN_UNDEFINE_MANAGED_SAVE | libvirt.VIR_DOMAIN_UNDEFINE_SNAPSHOTS_METADATA
+_WITH_ALL = _WITH_SAVED | libvirt.VIR_DOMAIN_UNDEFINE_CHECKPOINTS_METADATA | libvirt.VIR_DOMAIN_UNDEFINE_NVRAM
+
+
+def _on_host(
+    limit_s: float,
+) -> Callable[
+    [Callable[Concatenate[LibvirtHypervisor, Connection, P], R]],
+    Callable[Concatenate[LibvirtHypervisor, P], R],
+]:
+    """The method is handed the open connection; its callers get a time limit and our errors."""
+
+    def decorate(
+        body: Callable[Concatenate[LibvirtHypervisor, Connection, P], R],
+    ) -> Callable[Concatenate[LibvirtHypervisor, P], R]:
+        @wraps(body)
+        def method(self: LibvirtHypervisor, /, *args: P.args, **kwargs: P.kwargs) -> R:
+            return self._connection.call(limit_s, lambda host: body(self, host, *args, **kwargs))
+
+        return method
+
+    return decorate
+
+
+class LibvirtHypervisor:
+    """One libvirtd.  Keeps the promises of ``base.Hypervisor``; threads may share it."""
+
+    def __init__(self, uri: str, *, domain_type: str, pool: str, networks: Sequence[str] = ()) -> None:
+        self.uri = uri
+        self._connection = LibvirtConnection(uri)
+        self._domain_type = domain_type
+        self._pool = pool
+        self._networks = tuple(networks)
+
+    def __repr__(self) -> str:
+        return f"LibvirtHypervisor({self.uri!r})"
+
+    @_on_host(SLOW_S)
+    def facts(self, host: Connection) -> HostFacts:
+        return libvirt_host.facts(host, self._pool, self._networks)
+
+    @_on_host(SLOW_S)
+    def prepare(self, host: Connection) -> None:
+        libvirt_host.prepare(host, self._pool, self._networks)
+
+    @_on_host(QUICK_S)
+    def has_image(self, host: Connection, image: Image) -> bool:
+        return libvirt_images.has_image(StoragePool(host, self._pool), image)
+
+    @_on_host(COPY_S)
+    def put_image(self, host: Connection, image: Image, source: Path) -> None:
+        libvirt_images.put_image(StoragePool(host, self._pool), image, source)
+
+    @_on_host(QUICK_S)
+    def create_disk(self, host: Connection, spec: MachineSpec) -> None:
+        pool = StoragePool(host, self._pool)
+        image, disk = storage_names.image_volume(spec.image), storage_names.disk_volume(spec.uuid)
+        if pool.find(disk):
+            if pool.backing_path(disk) == pool.path(image):
+                return
+            if pool.backing_path(disk) or _find(host, spec.uuid):
+                raise HypervisorError(f"There is another disk {disk} already.")
+            logger.warning("disk %s is torn, making it again", disk)
+            pool.remove(disk)
+        pool.clone(image, disk, spec.disk_gib * GIB)
+        logger.info("created disk %s", disk)
+
+    @_on_host(QUICK_S)
+    def write_seed(self, host: Connection, spec: MachineSpec) -> None:
+        pool, name, iso = StoragePool(host, self._pool), storage_names.seed_volume(spec.uuid), seed_iso(spec)
+        pool.remove(name)
+        pool.upload(pool.create(name, len(iso)), [iso], len(iso))
+
+    @_on_host(QUICK_S)
+    def define(self, host: Connection, spec: MachineSpec) -> None:
+        pool = StoragePool(host, self._pool)
+        log = storage_names.console_volume(spec.uuid)
+        # QEMU would make this file itself, but then libvirt would not know it and could not delete it.
+        pool.ensure(log)
+        paths = domain_xml.Paths(
+            disk=pool.path(storage_names.disk_volume(spec.uuid)),
+            seed=pool.path(storage_names.seed_volume(spec.uuid)),
+            console_log=pool.path(log),
+        )
+        host.defineXML(domain_xml.domain_xml(spec, domain_type=self._domain_type, paths=paths))
+        logger.info("defined machine %s", spec.uuid)
+
+    @_on_host(SLOW_S)
+    def start(self, host: Connection, machine: UUID) -> None:
+        domain = _domain(host, machine)
+        if _reach(domain, True, domain.create):
+            logger.info("started machine %s", machine)
+        elif domain.state()[0] == libvirt.VIR_DOMAIN_PAUSED:
+            domain.resume()
+            logger.info("resumed machine %s", machine)
+
+    @_on_host(QUICK_S)
+    def shut_down(self, host: Connection, machine: UUID) -> None:
+        domain = _domain(host, machine)
+        _reach(domain, False, lambda: _press_power_button(domain))
+
+    @_on_host(QUICK_S)
+    def power_off(self, host: Connection, machine: UUID) -> None:
+        domain = _domain(host, machine)
+        if _reach(domain, False, domain.destroy):
+            logger.info("powered off machine %s", machine)
+
+    @_on_host(QUICK_S)
+    def delete(self, host: Connection, machine: UUID) -> None:
+        if domain := _find(host, machine):
+            _reach(domain, False, domain.destroy)
+            _undefine(domain)
+            logger.info("undefined machine %s", machine)
+        pool = StoragePool(host, self._pool)
+        for name in pool.names():
+            if (volume := storage_names.parse(name)) and volume.machine == machine:
+                pool.remove(name)
+
+    @_on_host(QUICK_S)
+    def rename(self, host: Connection, machine: UUID, name: str) -> None:
+        domain = _domain(host, machine)
+        live = libvirt.VIR_DOMAIN_AFFECT_LIVE if domain.isActive() else 0
+        scope = libvirt.VIR_DOMAIN_AFFECT_CONFIG | live
+        domain.setMetadata(libvirt.VIR_DOMAIN_METADATA_TITLE, domain_xml.checked(name), None, None, scope)
+
+    @_on_host(QUICK_S)
+    def power(self, host: Connection, machine: UUID) -> Power:
+        return libvirt_observation.power_of(*_domain(host, machine).state())
+
+    @_on_host(QUICK_S)
+    def powers(self, host: Connection) -> Mapping[UUID, Power]:
+        return libvirt_observation.powers(host)
+
+    @_on_host(QUICK_S)
+    def usage(self, host: Connection, machines: list[UUID]) -> Mapping[UUID, Usage]:
+        return libvirt_observation.usage(host, machines)
+
+    @_on_host(QUICK_S)
+    def guest(self, host: Connection, machine: UUID) -> Guest | None:
+        return libvirt_guest.guest(_domain(host, machine))
+
+    @_on_host(QUICK_S)
+    def console_log(self, host: Connection, machine: UUID, last_bytes: int = 65536) -> bytes:
+        pool = StoragePool(host, self._pool)
+        volume = pool.find(storage_names.console_volume(machine))
+        return pool.tail(volume, last_bytes) if volume else b""
+
+    @_on_host(QUICK_S)
+    def volumes(self, host: Connection) -> list[Volume]:
+        pool = StoragePool(host, self._pool)
+        pool.refresh()
+        return [volume for name in pool.names() if (volume := storage_names.parse(name))]
+
+
+def _domain(host: Connection, machine: UUID) -> Any:
+    return host.lookupByUUIDString(str(machine))
+
+
+def _find(host: Connection, machine: UUID) -> Any | None:
+    try:
+        return _domain(host, machine)
+    except libvirt.libvirtError as error:
+        if error.get_error_code() != libvirt.VIR_ERR_NO_DOMAIN:
+            raise
+        return None
+
+
+def _reach(domain: Any, active: bool, verb: Callable[[], Any]) -> bool:
+    """Do it, unless it is so already or becomes so meanwhile (for which libvirt has no code).  Whether we did."""
+    if bool(domain.isActive()) == active:
+        return False
+    try:
+        verb()
+    except libvirt.libvirtError:
+        if bool(domain.isActive()) != active:
+            raise
+        return False
+    return True
+
+
+def _press_power_button(domain: Any) -> None:
+    try:
+        # Without the flag libvirt would ask the guest agent first, and wait for it.
+        domain.shutdownFlags(libvirt.VIR_DOMAIN_SHUTDOWN_ACPI_POWER_BTN)
+    except libvirt.libvirtError as error:
+        if error.get_error_code() != libvirt.VIR_ERR_INVALID_ARG:
+            raise
+        domain.shutdown()  # a kind of machine that has no such button
+
+
+def _undefine(domain: Any) -> None:
+    try:
+        domain.undefineFlags(_WITH_ALL)
+    except libvirt.libvirtError as error:
+        if error.get_error_code() == libvirt.VIR_ERR_INVALID_ARG:
+            # A libvirt driver refuses flags for what its machines never have.
+            domain.undefineFlags(_WITH_SAVED)
+        elif error.get_error_code() != libvirt.VIR_ERR_NO_DOMAIN:
+            raise

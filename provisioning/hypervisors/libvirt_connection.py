@@ -1,0 +1,159 @@
+"""One connection to one libvirtd, on which no call lasts for ever.
+
+Three things keep that promise.  Opening has a limit of its own, since keepalive begins only afterwards.
+Keepalive then notices a libvirtd that hangs, or a host that is gone.  And every call has a limit, for a
+libvirtd that answers keepalive while the call itself waits for a hung QEMU or a hung disk.
+
+A call that is given up cannot be stopped: its thread waits on until libvirt lets it go.
+"""
+
+import logging
+import os
+import threading
+from collections.abc import Callable
+from concurrent.futures import Future
+from contextvars import copy_context
+from typing import Any, TypeVar
+from weakref import WeakSet
+
+import libvirt
+
+from .base import HostBusy, HostUnreachable
+from .libvirt_errors import hung_up, translate
+
+logger = logging.getLogger(__name__)
+
+OPEN_LIMIT_S = 10
+KEEPALIVE_S = 3
+KEEPALIVE_MISSES = 3  # so a silent host is given up after 3 * (3 + 1) seconds
+
+Connection = Any  # libvirt.virConnect; libvirt-python has no types
+Result = TypeVar("Result")
+
+
+class LibvirtConnection:
+    """Opened when it is first needed, opened anew when it broke; threads may share it."""
+
+    def __init__(self, uri: str) -> None:
+        self.uri = uri
+        self._lock = threading.Lock()
+        self._held: Connection | None = None
+        _instances.add(self)
+
+    def call(self, limit_s: float, body: Callable[[Connection], Result]) -> Result:
+        """What the body makes of the open connection; libvirt's errors come out as ours.
+
+        A libvirtd that was restarted has hung up on us without our noticing: then, and only
+        then, the body is run once more, on a new connection.
+        """
+        connection, is_new = self._connect()
+        try:
+            return self._run(connection, limit_s, body)
+        except libvirt.libvirtError as error:
+            if is_new or not hung_up(error):
+                raise translate(error, self.uri) from error
+            logger.info("%s: connection lost, opening it again: %s", self.uri, error)
+        try:
+            return self._run(self._connect()[0], limit_s, body)
+        except libvirt.libvirtError as error:
+            raise translate(error, self.uri) from error
+
+    def _run(self, connection: Connection, limit_s: float, body: Callable[[Connection], Result]) -> Result:
+        try:
+            return _within(limit_s, lambda: body(connection))
+        except TimeoutError:
+            # The keepalive was answered all the while, or it would have ended the call.
+            self._forget(connection)
+            raise HostBusy(f"{self.uri}: not done within {limit_s} s") from None
+
+    def _connect(self) -> tuple[Connection, bool]:
+        """The open connection, and whether it was opened just now."""
+        if not self._lock.acquire(timeout=OPEN_LIMIT_S):
+            raise HostUnreachable(f"{self.uri}: another thread is still waiting for an answer")
+        try:
+            if self._held is not None and self._held.isAlive():
+                return self._held, False
+            self._held = None
+            self._held = self._open()
+            return self._held, True
+        finally:
+            self._lock.release()
+
+    def _open(self) -> Connection:
+        _start_event_loop()
+        try:
+            return _within(OPEN_LIMIT_S, lambda: _open(self.uri))
+        except TimeoutError:
+            raise HostUnreachable(f"{self.uri}: no answer within {OPEN_LIMIT_S} s") from None
+        except libvirt.libvirtError as error:
+            raise HostUnreachable(f"{self.uri}: {error}") from error
+
+    def _forget(self, connection: Connection) -> None:
+        # Not closed: other threads may be in the middle of a call.  It closes when the last of them lets go.
+        with self._lock:
+            if self._held is connection:
+                self._held = None
+
+
+def _open(uri: str) -> Connection:
+    connection = libvirt.open(uri)
+    try:
+        connection.setKeepAlive(KEEPALIVE_S, KEEPALIVE_MISSES)
+    except libvirt.libvirtError as error:
+        if error.get_error_code() != libvirt.VIR_ERR_NO_SUPPORT:  # no wire, no keepalive
+            raise
+    return connection
+
+
+def _within(limit_s: float, call: Callable[[], Result]) -> Result:
+    """The call's value.  Raises TimeoutError when it takes longer; the call then goes on by itself."""
+    future: Future[Result] = Future()
+
+    def run() -> None:
+        try:
+            future.set_result(call())
+        except BaseException as error:
+            future.set_exception(error)
+
+    # A thread for each call, as one that hangs is lost; not a pool, which waits for its threads at exit.
+    threading.Thread(target=copy_context().run, args=[run], name="libvirt-call", daemon=True).start()
+    return future.result(timeout=limit_s)
+
+
+_instances: WeakSet[LibvirtConnection] = WeakSet()
+_inherited: list[Connection] = []
+_event_loop_lock = threading.Lock()
+_event_loop_pid: int | None = None
+
+
+def _start_event_loop() -> None:
+    """Run libvirt's event loop in this process: without it libvirt refuses keepalive."""
+    global _event_loop_pid
+    with _event_loop_lock:
+        if _event_loop_pid == os.getpid():
+            return
+        libvirt.registerErrorHandler(lambda *_: None, None)  # it would write every error to stderr
+        libvirt.virEventRegisterDefaultImpl()
+        threading.Thread(target=_run_event_loop, name="libvirt-events", daemon=True).start()
+        _event_loop_pid = os.getpid()
+
+
+def _run_event_loop() -> None:
+    while True:
+        libvirt.virEventRunDefaultImpl()
+
+
+def _after_fork_in_child() -> None:
+    """Start afresh: neither threads nor locks outlive a fork, and the socket is the parent's.
+
+    What was inherited is kept for ever, since closing it would say goodbye in the parent's name.
+    """
+    global _event_loop_lock
+    _event_loop_lock = threading.Lock()
+    for instance in _instances:
+        _inherited.append(instance._held)
+        instance._held = None
+        instance._lock = threading.Lock()
+
+
+os.register_at_fork(after_in_child=_after_fork_in_child)

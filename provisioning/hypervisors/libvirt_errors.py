@@ -1,0 +1,51 @@
+"""libvirt's errors become ours, here and nowhere else."""
+
+import libvirt
+
+from .base import HostBusy, HostMisconfigured, HostUnreachable, HypervisorError, MachineNotFound
+
+_BUSY = {
+    libvirt.VIR_ERR_OPERATION_TIMEOUT,  # another job holds the domain's lock (after half a minute of waiting)
+    libvirt.VIR_ERR_RESOURCE_BUSY,
+    libvirt.VIR_ERR_AGENT_UNRESPONSIVE,
+}
+_MISCONFIGURED = {
+    libvirt.VIR_ERR_NO_STORAGE_POOL,
+    libvirt.VIR_ERR_NO_NETWORK,
+    libvirt.VIR_ERR_NO_NWFILTER,
+    libvirt.VIR_ERR_CONFIG_UNSUPPORTED,
+    libvirt.VIR_ERR_NO_SUPPORT,
+}
+_WIRE = {libvirt.VIR_FROM_RPC, libvirt.VIR_FROM_REMOTE, libvirt.VIR_FROM_SSH, libvirt.VIR_FROM_LIBSSH}
+
+
+def translate(error: libvirt.libvirtError, uri: str) -> HypervisorError:
+    """Our error for libvirt's, with the host and libvirt's own words in it for staff."""
+    code, text = error.get_error_code(), f"{uri}: {error}"
+    if is_about_the_host(error):
+        return HostUnreachable(text)
+    if code == libvirt.VIR_ERR_NO_DOMAIN:
+        return MachineNotFound(text)
+    if code in _BUSY or _pool_is_busy(error):
+        return HostBusy(text)
+    if code in _MISCONFIGURED:
+        return HostMisconfigured(text)
+    return HypervisorError(text)
+
+
+def is_about_the_host(error: libvirt.libvirtError) -> bool:
+    """Whether the host could not be spoken with; what it thinks of our question is then unknown."""
+    return error.get_error_domain() in _WIRE
+
+
+def _pool_is_busy(error: libvirt.libvirtError) -> bool:
+    """Whether a volume is in use, or the whole pool: libvirt has no code for either."""
+    if error.get_error_domain() != libvirt.VIR_FROM_STORAGE:
+        return False
+    refused = error.get_error_code() == libvirt.VIR_ERR_OPERATION_INVALID
+    return refused or "asynchronous jobs running" in str(error)
+
+
+def hung_up(error: libvirt.libvirtError) -> bool:
+    """Whether the other end closed the connection.  Not: whether it has gone silent."""
+    return error.get_error_domain() == libvirt.VIR_FROM_RPC and "keepalive" not in str(error)

@@ -1,0 +1,94 @@
+"""A host as a whole: what it is and has, and making it ready."""
+
+import logging
+import xml.etree.ElementTree as ET
+from collections.abc import Sequence
+from typing import Any
+
+import libvirt
+
+from . import network_filter
+from .base import HostFacts, HostMisconfigured
+
+logger = logging.getLogger(__name__)
+
+_DOMAIN_TYPES = ("kvm", "qemu", "test")  # the best first
+
+
+def facts(connection: Any, pool_name: str, networks: Sequence[str]) -> HostFacts:
+    """Raises HostMisconfigured when the pool or one of the networks is missing or not started."""
+    pool = connection.storagePoolLookupByName(pool_name)
+    for thing in (pool, *map(connection.networkLookupByName, networks)):
+        if not thing.isActive():
+            raise HostMisconfigured(f"{thing.name()} is not started")
+    _, memory_mib, vcpus, *_ = connection.getInfo()
+    _, capacity, _, available = pool.info()
+    version = connection.getLibVersion()
+    return HostFacts(
+        hostname=connection.getHostname(),
+        libvirt_version=f"{version // 1_000_000}.{version // 1000 % 1000}.{version % 1000}",
+        domain_type=_domain_type(connection),
+        vcpus=vcpus,
+        memory_mib=memory_mib,
+        disk_gib=capacity // 2**30,
+        disk_free_gib=available // 2**30,
+    )
+
+
+def _domain_type(connection: Any) -> str:
+    """The best type that works.
+
+    A host without hardware virtualisation can have /dev/kvm and offer ``kvm`` all the same, and its guests
+    then hang: the processor itself must show it.
+    """
+    capabilities = ET.fromstring(connection.getCapabilities())  # noqa: S314 (libvirt's own words)
+    offered = {domain.get("type") for domain in capabilities.iterfind("guest/arch/domain")}
+    for domain_type in _DOMAIN_TYPES:
+        if domain_type in offered and (domain_type != "kvm" or _has_virtualisation(connection, capabilities)):
+            return domain_type
+    raise HostMisconfigured(f"none of {', '.join(_DOMAIN_TYPES)} is offered")
+
+
+def _has_virtualisation(connection: Any, capabilities: ET.Element) -> bool:
+    cpu = capabilities.find("host/cpu")
+    if cpu is None:
+        return False
+    # The capabilities name a model ("EPYC") and list only what it does not imply, and EPYC implies svm.
+    expanded = connection.baselineCPU(
+        [ET.tostring(cpu, encoding="unicode")], libvirt.VIR_CONNECT_BASELINE_CPU_EXPAND_FEATURES
+    )
+    features = ET.fromstring(expanded).iterfind("feature")  # noqa: S314
+    return any(feature.get("name") in {"vmx", "svm"} for feature in features)
+
+
+def prepare(connection: Any, pool_name: str, networks: Sequence[str]) -> None:
+    """Start the pool and the networks, now and after each boot of the host; define our network filter."""
+    pool = connection.storagePoolLookupByName(pool_name)
+    for thing in (pool, *map(connection.networkLookupByName, networks)):
+        if not thing.isActive():
+            thing.create()
+            logger.info("started %s", thing.name())
+        if not thing.autostart():
+            thing.setAutostart(1)
+    _define_network_filter(connection)
+
+
+def _define_network_filter(connection: Any) -> None:
+    try:
+        connection.nwfilterDefineXML(network_filter.filter_xml(_filter_uuid(connection)))
+    except libvirt.libvirtError as error:
+        if error.get_error_code() != libvirt.VIR_ERR_NO_SUPPORT:
+            raise
+        # Nothing passes unfiltered for it: libvirt starts no machine whose filter it cannot set up.
+        logger.warning("this libvirt has no network filters: %s", error)
+
+
+def _filter_uuid(connection: Any) -> str:
+    """The UUID under which the host knows our filter: libvirt replaces a filter only by both names."""
+    try:
+        uuid: str = connection.nwfilterLookupByName(network_filter.NAME).UUIDString()
+    except libvirt.libvirtError as error:
+        if error.get_error_code() != libvirt.VIR_ERR_NO_NWFILTER:
+            raise
+        return str(network_filter.UUID)
+    return uuid
