@@ -28,9 +28,19 @@ def socket_path(path: Path) -> Path:
     return path
 
 
+def is_ours(var: Path) -> bool:
+    """Whether all in the folder may be taken for ours: the project's own, a new one, or one used before."""
+    marks = [var / "lock", *var.glob("*/lock")]
+    return (
+        var == PROJECT / "var" or not var.exists() or not any(var.iterdir()) or any(m.exists() for m in marks)
+    )
+
+
 @contextmanager
 def claimed(var: Path) -> Iterator[None]:
     """Have VAR for oneself until the block, or the process, ends."""
+    if not is_ours(var):
+        raise LocalError(f"{var} holds things of others. Set VPS_VAR to an empty or a new folder.")
     var.mkdir(parents=True, exist_ok=True)
     with (var / "lock").open("a") as lock:
         try:

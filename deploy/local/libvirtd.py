@@ -21,32 +21,25 @@ import libvirt
 
 from deploy.local.errors import LocalError
 from deploy.local.folder import socket_path
-from deploy.local.processes import Process, as_root, wait_for
+from deploy.local.processes import Service, as_root, wait_for
 
 Address = IPv4Interface | IPv6Interface
 
 POOL = NETWORK = "vps"
 BRIDGE = "vpsbr0"
+# The host's own addresses on the bridge, and so the guests' gateways.
+IPV4, IPV6 = "203.0.113.1/24", "2001:db8:113::1/64"
 SCRIPT = Path(__file__).with_name("libvirtd.sh")
 # The first question makes libvirt try out QEMU: seconds, or a minute on a busy machine.
 READY_S = 180
 
 
-class Libvirtd:
+class Libvirtd(Service):
     """One private libvirtd under VAR.  Several with different names live side by side."""
 
-    def __init__(
-        self,
-        var: Path,
-        name: str = "libvirt",
-        ipv4: str = "203.0.113.1/24",
-        ipv6: str = "2001:db8:113::1/64",
-    ) -> None:
-        """The addresses are the host's own on the bridge, with their networks."""
-        self.name = name
-        self.folder = var / name
+    def __init__(self, var: Path, name: str = "libvirt", ipv4: str = IPV4, ipv6: str = IPV6) -> None:
+        super().__init__(name, var, stop_signal=signal.SIGKILL)  # what its processes do not ignore
         self.addresses: list[Address] = [ip_interface(ipv4), ip_interface(ipv6)]
-        self._process = Process(name, var, stop_signal=signal.SIGKILL, of_root=True)
         self._lifeline: int | None = None
 
     @property
@@ -58,13 +51,8 @@ class Libvirtd:
         """What libvirt calls its URI."""
         return f"qemu+unix:///system?socket={quote(os.fspath(self.socket))}"
 
-    @property
-    def pid(self) -> int | None:
-        """A process inside the namespaces, while they exist."""
-        return self._process.pid
-
     def start(self) -> None:
-        """Start it, guests of an earlier run gone, and wait until it can boot a guest."""
+        """Start it, with no guest running, and wait until it can boot one."""
         socket_path(self.socket)
         self._process.stop()
         self.folder.mkdir(parents=True, exist_ok=True)

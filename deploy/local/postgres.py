@@ -9,7 +9,7 @@ from urllib.parse import quote
 
 from deploy.local.errors import LocalError
 from deploy.local.folder import socket_path
-from deploy.local.processes import Process
+from deploy.local.processes import Service
 
 VERSIONS = Path("/usr/lib/postgresql")
 ROLE = DATABASE = "vps"
@@ -20,30 +20,23 @@ REACHABLE = Path("/var/lib/postgresql")
 HURRIED = ["fsync=off", "synchronous_commit=off", "full_page_writes=off"]
 
 
-class Postgres:
+class Postgres(Service):
     """A private Postgres under VAR, on a socket that only we may open, without TCP.
 
     ``durable=False`` is for tests: quick, and a power cut may cost all data.
     """
 
     def __init__(self, var: Path, *, durable: bool = True) -> None:
-        self.name = "postgres"
-        self.folder = var / "postgres"
+        super().__init__("postgres", var, stop_signal=signal.SIGINT)  # which cuts its clients off
         self.socket_folder = self.folder / "socket"
         self._durable = durable
-        self._process = Process(self.name, var, stop_signal=signal.SIGINT)
 
     @property
     def url(self) -> str:
-        """In the form that django-environ understands; for psql see ``psql``."""
-        return f"postgres://{ROLE}@/{quote(os.fspath(self.socket_folder))}/{DATABASE}"
-
-    @property
-    def pid(self) -> int | None:
-        return self._process.pid
+        """As libpq has it (psql takes it too): the host is the socket's folder, percent-encoded."""
+        return f"postgres://{ROLE}@{quote(os.fspath(self.socket_folder), safe='')}/{DATABASE}"
 
     def start(self) -> None:
-        """Start it on its data, new or old, in place of one left running, and wait until it answers."""
         socket_path(self.socket_folder / ".s.PGSQL.5432")
         self._process.stop()
         self._make_folders()
@@ -60,14 +53,11 @@ class Postgres:
         self._process.wait_until(self._answers, 60)
         self._create_database()
 
-    def stop(self) -> None:
-        """End it, its clients cut off, its data written."""
-        self._process.stop()
-
     def psql(self, sql: str, database: str = DATABASE) -> str:
         """What psql prints for a statement, without ornaments."""
-        command = [self._program("psql"), "-h", self.socket_folder, "-U", ROLE, "-d", database, "-XAtqc", sql]
-        done = subprocess.run(command, capture_output=True, text=True)
+        where = ["-h", str(self.socket_folder), "-U", ROLE, "-d", database]
+        psql = [str(self._program("psql")), *where, "-XAtqc", sql]
+        done = subprocess.run(psql, capture_output=True, text=True)
         if done.returncode:
             raise LocalError(f"psql: {done.stderr.strip()}")
         return done.stdout.strip()
@@ -100,8 +90,8 @@ class Postgres:
             self.psql(f"CREATE DATABASE {DATABASE}", "postgres")
 
     def _answers(self) -> bool:
-        command = [self._program("pg_isready"), "-q", "-h", self.socket_folder, "-U", ROLE]
-        return subprocess.run(command).returncode == 0
+        where = ["-h", str(self.socket_folder), "-U", ROLE]
+        return subprocess.run([self._program("pg_isready"), "-q", *where]).returncode == 0
 
     def _unprivileged(self, program: str, *arguments: str | Path) -> list[str | Path]:
         command = [self._program(program), *arguments]

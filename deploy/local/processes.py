@@ -6,12 +6,12 @@ id lets the next start end it.
 """
 
 import os
+import shutil
 import signal
 import subprocess
 import time
 from collections.abc import Callable, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
-from contextlib import suppress
 from pathlib import Path
 from typing import IO, NamedTuple
 
@@ -59,22 +59,22 @@ def as_root(*command: str | Path) -> list[str]:
     return words if os.geteuid() == 0 else ["sudo", "--non-interactive", "--", *words]
 
 
+def ask_for_root(why: str) -> None:
+    """Let sudo ask for the password now, in the terminal: ``as_root`` does not ask."""
+    if os.geteuid() != 0:
+        print(why, "sudo may ask for your password.", flush=True)
+        if not shutil.which("sudo") or subprocess.run(["sudo", "true"]).returncode:
+            raise LocalError("Root was refused.")
+
+
 class Process:
     """One process with a name, a log and a record of its id on disk."""
 
-    def __init__(
-        self,
-        name: str,
-        var: Path,
-        *,
-        stop_signal: signal.Signals = signal.SIGTERM,
-        of_root: bool = False,
-    ) -> None:
+    def __init__(self, name: str, var: Path, *, stop_signal: signal.Signals = signal.SIGTERM) -> None:
         self.name = name
         self.log = var / "log" / f"{name}.log"
         self._record = var / "pids" / name
         self._stop_signal = stop_signal
-        self._of_root = of_root and os.geteuid() != 0
         self._child: subprocess.Popen[bytes] | None = None
 
     @property
@@ -165,9 +165,40 @@ class Process:
 
     def _send(self, pid: int, what: signal.Signals) -> None:
         """Send a signal; that the process is gone already is no error."""
-        if self._of_root:
-            subprocess.run(as_root("kill", f"-{what.value}", str(pid)), stderr=subprocess.DEVNULL)
-            return
-        with suppress(ProcessLookupError):
+        try:
             # All of ours lead a group; when one does not listen, its members go with it.
             os.killpg(pid, what) if what == signal.SIGKILL else os.kill(pid, what)
+        except ProcessLookupError:
+            pass
+        except PermissionError:
+            subprocess.run(as_root("kill", f"-{what.value}", str(pid)), stderr=subprocess.DEVNULL)
+
+
+class Service:
+    """What Postgres, Redis and libvirtd have in common: one process, and a URL that leads to it."""
+
+    def __init__(self, name: str, var: Path, *, stop_signal: signal.Signals = signal.SIGTERM) -> None:
+        self.name = name
+        self.folder = var / name
+        self._process = Process(name, var, stop_signal=stop_signal)
+
+    @property
+    def url(self) -> str:
+        raise NotImplementedError
+
+    @property
+    def pid(self) -> int | None:
+        """The id of its process while it runs, else None."""
+        return self._process.pid
+
+    def start(self) -> None:
+        """Start it on what data it has, in place of one left running, and wait until it answers."""
+        raise NotImplementedError
+
+    def stop(self) -> None:
+        """End it, in good order when it can, and in any case."""
+        self._process.stop()
+
+    def last_lines(self) -> str:
+        """The end of its log, for an error message."""
+        return self._process.last_lines()

@@ -5,28 +5,21 @@ from pathlib import Path
 from urllib.parse import quote
 
 from deploy.local.folder import socket_path
-from deploy.local.processes import Process
+from deploy.local.processes import Service
 
 
-class Redis:
+class Redis(Service):
     """A private Redis under VAR, on a socket that only we may open."""
 
     def __init__(self, var: Path) -> None:
-        self.name = "redis"
-        self.folder = var / "redis"
+        super().__init__("redis", var)
         self.socket = self.folder / "redis.sock"
-        self._process = Process(self.name, var)
 
     @property
     def url(self) -> str:
         return f"unix://{quote(str(self.socket))}"
 
-    @property
-    def pid(self) -> int | None:
-        return self._process.pid
-
     def start(self) -> None:
-        """Start it, in place of one that an earlier run left, and wait until it answers."""
         socket_path(self.socket)
         self._process.stop()
         self.folder.mkdir(parents=True, exist_ok=True)
@@ -34,9 +27,6 @@ class Redis:
         forget = ["--save", "", "--appendonly", "no"]
         self._process.start(["redis-server", *listen, *forget, "--daemonize", "no"], cwd=self.folder)
         self._process.wait_until(self._answers, 30)
-
-    def stop(self) -> None:
-        self._process.stop()
 
     def _answers(self) -> bool:
         with socket.socket(socket.AF_UNIX) as connection:

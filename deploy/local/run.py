@@ -1,0 +1,250 @@
+"""``make run``: from nothing to an API that boots guests, and back when Ctrl-C comes."""
+
+import json
+import os
+import signal
+import socket
+import subprocess
+import sys
+import time
+import urllib.error
+import urllib.request
+from collections.abc import Iterable, Iterator, Mapping
+from concurrent.futures import ThreadPoolExecutor
+from contextlib import contextmanager, suppress
+from ipaddress import ip_interface
+from pathlib import Path
+from types import FrameType
+
+from deploy.local import settings
+from deploy.local.errors import LocalError
+from deploy.local.folder import PROJECT, claimed
+from deploy.local.guest import GuestImage, sha256
+from deploy.local.libvirtd import IPV4, IPV6, NETWORK, POOL
+from deploy.local.processes import Process, Service
+from deploy.local.services import Services, side_by_side
+
+BIN = Path(sys.executable).parent
+LOCATION = "us-west"
+HYPERVISOR = "local"
+# What the catalogue calls them: Starter VPS, Tiny Linux.
+PLAN_ID, OS_ID = "3", "1"
+ACCOUNT = "demo@example.com"
+# Disks are thin and the demo's guest fills 20 MB of it: also a small machine has some to sell.
+DISK_GIB_FOR_SALE = "1000"
+STOPPING = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)
+
+
+class Stopped(Exception):
+    """Somebody pressed Ctrl-C, or asked in another way."""
+
+
+def say(text: str) -> None:
+    print(text, flush=True)
+
+
+def run(var: Path, port: int) -> None:
+    """Run everything until Ctrl-C; then, or when a part fails, stop all that was started."""
+    with _stoppable(), claimed(var):
+        _refuse_taken(port)
+        services, image = Services(var), GuestImage(var)
+        servers = Servers(var, port)
+        try:
+            with suppress(Stopped):
+                _bring_up(var, services, image, servers)
+                _watch([*services.private, *servers.parts])
+        finally:
+            _ignore_signals()
+            say("\nstopping")
+            image.stop()
+            servers.stop()
+            services.stop()
+
+
+def run_services(var: Path) -> None:
+    """Run the private services only, until Ctrl-C."""
+    with _stoppable(), claimed(var):
+        services = Services(var)
+        try:
+            with suppress(Stopped):
+                services.ask_for_root()
+                services.start(say)
+                settings.settle(var, services.urls)
+                say(f"Settings for manage.py are in {var / 'private.env'}. Ctrl-C stops.")
+                _watch(services.private)
+        finally:
+            _ignore_signals()
+            services.stop()
+
+
+class Servers:
+    """The product's own processes: API, worker and beat."""
+
+    def __init__(self, var: Path, port: int) -> None:
+        self.url = f"http://127.0.0.1:{port}/api/v1"
+        self._commands: dict[str, list[str | Path]] = {
+            "api": [
+                *(BIN / "gunicorn", "vpsorg.wsgi:application", "--bind", f"127.0.0.1:{port}"),
+                *("--workers", "2", "--graceful-timeout", "5", "--no-control-socket"),
+            ],
+            "worker": [
+                *(BIN / "celery", "-A", "vpsorg", "worker", "--concurrency", "4", "--loglevel", "INFO"),
+                *("--without-gossip", "--without-mingle"),  # there is only this one
+            ],
+            "beat": [
+                *(BIN / "celery", "-A", "vpsorg", "beat", "--schedule", var / "beat.schedule"),
+            ],
+        }
+        self.parts = [Process(name, var) for name in self._commands]
+
+    def start(self, env: Mapping[str, str]) -> None:
+        for part in self.parts:
+            part.stop()
+            part.start(self._commands[part.name], env=env, cwd=PROJECT)
+
+    def stop(self) -> None:
+        """No new work, then the work in hand for a moment, then the end."""
+        side_by_side(part.stop for part in self.parts)
+
+    def wait_until_answering(self) -> None:
+        self.parts[0].wait_until(lambda: self.answer("none") != 0, 60)
+
+    def answer(self, token: str) -> int:
+        """The status of a customer's first question; 0 when nobody answers."""
+        request = urllib.request.Request(  # noqa: S310 (our own address)
+            f"{self.url}/servers/", headers={"Authorization": f"Bearer {token}"}
+        )
+        try:
+            with urllib.request.urlopen(request, timeout=10) as answer:  # noqa: S310
+                return int(answer.status)
+        except urllib.error.HTTPError as error:
+            return error.code
+        except OSError:
+            return 0
+
+
+def _bring_up(var: Path, services: Services, image: GuestImage, servers: Servers) -> None:
+    services.ask_for_root()
+    began = time.monotonic()
+    with ThreadPoolExecutor() as threads:
+        try:
+            if not image.path.exists():
+                say("building the guest image (once, about half a minute)")
+            built = threads.submit(image.build)
+            services.start(say)
+            env = os.environ | settings.settle(var, services.urls)
+            with _timed("database and hypervisor"):
+                _manage(env, ["migrate", "--no-input"], ["load_catalogue"], *_registrations(services))
+            servers.start(env)
+            with _timed("guest image"):
+                _manage(env, ["import_image", *_described(built.result())])
+        except BaseException:
+            image.stop()
+            raise
+    token = _demo_token(var, env, servers)
+    say(f"ready ({time.monotonic() - began:.1f} s)\n{_welcome(servers.url, token, var)}")
+
+
+def _registrations(services: Services) -> Iterator[list[str]]:
+    """The commands that tell the product of its host and its addresses."""
+    yield [
+        *("add_hypervisor", HYPERVISOR, "--location", LOCATION),
+        *("--uri", services.urls["VPS_HYPERVISOR_URI"], "--pool", POOL, "--network", NETWORK),
+        *("--disk-gib", DISK_GIB_FOR_SALE),
+    ]
+    for gateway in (ip_interface(IPV4), ip_interface(IPV6)):
+        where = ["--location", LOCATION, "--network", str(gateway.network), "--gateway", str(gateway.ip)]
+        yield ["add_ip_pool", *where]
+
+
+def _described(image: Path) -> list[str]:
+    return [str(image), "--os", OS_ID, "--sha256", sha256(image), "--agent"]
+
+
+def _demo_token(var: Path, env: Mapping[str, str], servers: Servers) -> str:
+    """A token that works, the same from run to run, kept in VAR/demo.env."""
+    file = var / "demo.env"
+    token = settings.read(file).get("VPS_API_TOKEN", "none")
+    servers.wait_until_answering()
+    if servers.answer(token) != 200:
+        token = _manage(env, ["create_token", "--account", ACCOUNT, "--name", "demo"]).strip()
+    settings.write(file, {"VPS_API_URL": servers.url, "VPS_API_TOKEN": token})
+    if (status := servers.answer(token)) != 200:
+        raise LocalError(f"{servers.url}/servers/ answers {status}. {servers.parts[0].last_lines()}")
+    return token
+
+
+def _manage(env: Mapping[str, str], *commands: list[str]) -> str:
+    """Carry out management commands and return what they print; tell of a failure in their words."""
+    python = [sys.executable, "-m", "deploy.local.commands", json.dumps(commands)]
+    done = subprocess.run(python, env=env, cwd=PROJECT, capture_output=True, text=True)
+    if done.returncode:
+        raise LocalError("\n    ".join(done.stderr.splitlines()[-15:]))
+    return done.stdout
+
+
+def _welcome(url: str, token: str, var: Path) -> str:
+    body = f'{{"name": "first", "plan_id": {PLAN_ID}, "os_id": {OS_ID}, "location": "{LOCATION}"}}'
+    return f"""
+  API     {url}
+  token   {token}
+  both are in {var / "demo.env"}, logs in {var / "log"}
+
+Boot a server:
+
+  curl -X POST {url}/servers/ \\
+    -H 'Authorization: Bearer {token}' \\
+    -H 'Content-Type: application/json' \\
+    -d '{body}'
+
+Ctrl-C stops everything. The data stays; make run goes on with it.
+"""
+
+
+def _watch(parts: Iterable[Service | Process]) -> None:
+    """Wait for ever, or until one of the parts ends by itself."""
+    while True:
+        for part in parts:
+            if part.pid is None:
+                raise LocalError(f"{part.name} ended by itself. {part.last_lines()}")
+        time.sleep(0.5)
+
+
+def _refuse_taken(port: int) -> None:
+    with socket.socket() as attempt:
+        # As gunicorn does: an address that a closed connection still holds is free.
+        attempt.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+        try:
+            attempt.bind(("127.0.0.1", port))
+        except OSError:
+            raise LocalError(f"Port {port} is taken. Choose another: make run PORT={port + 1}") from None
+
+
+@contextmanager
+def _timed(what: str) -> Iterator[None]:
+    began = time.monotonic()
+    yield
+    say(f"{what} ready ({time.monotonic() - began:.1f} s)")
+
+
+@contextmanager
+def _stoppable() -> Iterator[None]:
+    """In the block SIGINT, SIGTERM and a closed terminal raise Stopped."""
+
+    def stop(number: int, frame: FrameType | None) -> None:
+        raise Stopped
+
+    nohup = signal.getsignal(signal.SIGHUP) is signal.SIG_IGN
+    before = {
+        number: signal.signal(number, stop) for number in STOPPING if not nohup or number != signal.SIGHUP
+    }
+    try:
+        yield
+    finally:
+        for number, handler in before.items():
+            signal.signal(number, handler)
+
+
+def _ignore_signals() -> None:
+    for number in STOPPING:
+        signal.signal(number, signal.SIG_IGN)

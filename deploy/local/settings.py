@@ -1,0 +1,38 @@
+"""What ``manage.py`` and the servers need to know, kept in VAR/private.env.
+
+``manage.py`` reads that file by itself, so it works beside a running product.
+"""
+
+import os
+import secrets
+from collections.abc import Mapping
+from pathlib import Path
+
+from deploy.local.folder import write_private
+
+
+def settle(var: Path, urls: Mapping[str, str]) -> dict[str, str]:
+    """The settings of this run, written down.  What the environment says wins; the secret stays."""
+    file = var / "private.env"
+    ours = {
+        **urls,
+        "VPS_SECRET_KEY": read(file).get("VPS_SECRET_KEY") or secrets.token_urlsafe(48),
+        "VPS_DEBUG": "false",
+        "VPS_ALLOWED_HOSTS": "127.0.0.1,localhost",
+        "VPS_SIGNUP_CREDITS": "1000",
+        "VPS_IMAGE_DIR": os.fspath(var / "images"),
+    }
+    settled = {name: os.environ.get(name) or value for name, value in ours.items()}
+    write(file, settled)
+    return settled
+
+
+def read(file: Path) -> dict[str, str]:
+    """NAME=value lines; of a file that is not there, none."""
+    lines = file.read_text().splitlines() if file.exists() else []
+    return dict(line.split("=", 1) for line in lines if "=" in line)
+
+
+def write(file: Path, values: Mapping[str, str]) -> None:
+    """NAME=value lines, for our eyes only."""
+    write_private(file, "".join(f"{name}={value}\n" for name, value in values.items()))
