@@ -49,6 +49,29 @@ ip link set lo up
 echo 0 >/proc/sys/net/ipv6/conf/default/accept_dad
 echo 0 >/proc/sys/net/ipv6/conf/all/accept_dad
 
+# Can this kernel limit a guest's traffic as libvirt does it?  Those of containers and
+# of small virtual machines often cannot.
+can_limit() {
+    tc qdisc add dev lo root handle 1: htb default 1 &&
+        tc class add dev lo parent 1: classid 1:1 htb rate 1mbit &&
+        tc qdisc add dev lo parent 1:1 handle 2: sfq &&
+        tc filter add dev lo parent 1:0 protocol all prio 1 handle 1 fw flowid 1 &&
+        tc qdisc add dev lo ingress &&
+        tc filter add dev lo parent ffff: protocol all u32 match u32 0 0 police rate 1mbit burst 10k drop
+}
+limits=yes
+can_limit 2>/dev/null || limits=no
+for half in root ingress; do
+    tc qdisc del dev lo "$half" 2>/dev/null || true
+done
+if [ $limits = no ]; then
+    echo "This kernel cannot limit traffic (sfq, fw or police is missing): guests run without limits." >&2
+    mkdir /run/libvirt/bin
+    printf '#!/bin/sh\n' >/run/libvirt/bin/tc
+    chmod 755 /run/libvirt/bin/tc
+    PATH=/run/libvirt/bin:$PATH
+fi
+
 echo $$ >"$folder/pid"
 # A process namespace of its own: when its first process ends, so does every guest.
 # tini reaps at once, else each destroy of a guest waits for a second.

@@ -1,0 +1,43 @@
+# make lists what there is.  Everything but help, clean and lock first sees to it that nothing is missing.
+
+PORT ?= 8000
+export PORT
+BIN = .venv/bin
+
+help: ## this list
+	@sed -n 's/^\([a-z]*\):[^#]*## /  make \1\t/p' Makefile | expand -t 16
+
+setup: ## install what is missing: Debian's packages (with sudo) and .venv
+	@deploy/setup
+
+run: setup ## run everything until Ctrl-C, the API at PORT (8000)
+	@$(BIN)/python -m deploy.local run
+
+shell: setup ## a Python shell with the models, beside a running make run
+	@$(BIN)/python manage.py shell
+
+test: setup ## all tests, on real Postgres, Redis, libvirt and guests
+	@$(BIN)/pytest
+
+# Django wants settings to load; nothing here connects anywhere.
+check: export VPS_SECRET_KEY = a secret for checks that read no data
+check: export VPS_ALLOWED_HOSTS = localhost
+check: export DATABASE_URL = postgres:///nowhere
+check: export REDIS_URL = redis://nowhere
+check: setup ## style, types, import contracts, migrations
+	$(BIN)/ruff check
+	$(BIN)/ruff format --check
+	$(BIN)/mypy
+	$(BIN)/lint-imports
+	$(BIN)/python -W ignore manage.py makemigrations --check --dry-run
+
+lock: ## bring requirements.lock up to date with pyproject.toml
+	@tools=$$(mktemp -d) && trap 'rm -rf "$$tools"' EXIT && python3 -m venv "$$tools" && \
+	"$$tools/bin/pip" install --quiet pip-tools && \
+	"$$tools/bin/pip-compile" --quiet --extra dev --generate-hashes --strip-extras --allow-unsafe --no-header \
+		--no-emit-index-url --no-emit-trusted-host --no-emit-find-links -o requirements.lock pyproject.toml
+
+clean: ## stop leftovers and remove var, guests and data included
+	@if [ -x $(BIN)/python ]; then $(BIN)/python -m deploy.local clean; fi
+
+.PHONY: help setup run shell test check lock clean
