@@ -5,6 +5,7 @@ from typing import Any
 from rest_framework.permissions import BasePermission
 from rest_framework.request import Request
 
+from accounts.authentication import token_of
 from accounts.models import ApiToken
 from vpsorg.errors import NotAuthenticated, PermissionDenied
 
@@ -26,7 +27,7 @@ class TokenPermits(BasePermission):
 
     def has_object_permission(self, request: Request, view: Any, obj: Any) -> bool:
         action = ACTION_OF_METHOD.get(request.method or "", "write")
-        if view.resource is None or permits(request.auth.permissions, view.resource, action):
+        if view.resource is None or permits(token_of(request).permissions, view.resource, action):
             return True
         raise PermissionDenied(f"This API token lacks the permission {view.resource}:{action}.")
 

@@ -13,7 +13,7 @@ from django.utils import timezone
 
 from accounts.models import Account, ApiToken, CreditEntry
 
-TOKEN_BEGINNING = "vps_"
+TOKEN_BEGINNING = "vps_"  # noqa: S105
 PREFIX_LENGTH = 12
 
 

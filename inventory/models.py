@@ -96,16 +96,16 @@ class IpPool(models.Model):
     def __str__(self) -> str:
         return self.network
 
+    def save(self, *args: Any, **kwargs: Any) -> None:
+        self.family = ip_network(self.network).version
+        super().save(*args, **kwargs)
+
     def clean(self) -> None:
         try:
             network = ip_network(self.network)
         except ValueError:
             raise ValidationError({"network": "Should be a network such as 203.0.113.0/24."}) from None
         self.family = network.version
-
-    def save(self, *args: Any, **kwargs: Any) -> None:
-        self.family = ip_network(self.network).version
-        super().save(*args, **kwargs)
 
 
 class IpAddress(models.Model):

@@ -107,7 +107,7 @@ def _give_up(job: Job, failure: Failure) -> None:
 
 
 def _undo(job: Job) -> None:
-    """Take back what a failed operation made.  What its host does not allow now, the sweep takes back later."""
+    """Take back what a failed operation made.  What the host does not allow now is left to the sweep."""
     try:
         for step in UNDO_STEPS.get(OperationKind(job.operation.kind), ()):
             step(job)

@@ -56,7 +56,7 @@ def _read(source: str) -> Iterator[bytes]:
     if source.startswith(("https://", "http://")):
         stream = urlopen(source, timeout=TIMEOUT_S)  # noqa: S310  (the two schemes are checked above)
     else:
-        stream = Path(source).open("rb")
+        stream = open(source, "rb")  # noqa: SIM115  (closed below, as the other)
     with closing(stream):
         while chunk := stream.read(CHUNK):
             yield chunk

@@ -170,7 +170,7 @@ def _is_running(job: Job) -> bool:
 
 @contextmanager
 def _only_one(what: str) -> Iterator[bool]:
-    """Whether this process is the only one at it.  The lock ends with the database session: death frees it."""
+    """Whether this process is the only one at it.  The lock ends with the session, so death frees it."""
     with connection.cursor() as cursor:
         cursor.execute("SELECT pg_try_advisory_lock(hashtextextended(%s, 0))", [what])
         (mine,) = cursor.fetchone()

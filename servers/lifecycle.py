@@ -89,7 +89,7 @@ def _open(server: Server, kind: OperationKind, before: ServerStatus, requested_b
                 requested_by=requested_by[:100],
                 created_at=now,
                 due_at=now,
-                deadline_at=deadline and now + deadline,
+                deadline_at=None if deadline is None else now + deadline,
             )
     except IntegrityError:
         raise OperationInProgress("Another operation on this server has not finished yet.") from None

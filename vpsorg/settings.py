@@ -2,6 +2,8 @@
 
 from pathlib import Path
 
+import django_stubs_ext
+
 from vpsorg.env import (
     env_bool,
     env_choice,
@@ -13,6 +15,8 @@ from vpsorg.env import (
     env_secret,
     env_str,
 )
+
+django_stubs_ext.monkeypatch()  # so that admin.ModelAdmin[Server] can be written
 
 BASE_DIR = Path(__file__).resolve().parent.parent
 

@@ -13,7 +13,7 @@ def _location_codes() -> list[tuple[str, str]]:
     return [(code, code) for code in Location.objects.values_list("code", flat=True)]
 
 
-class ServerFilter(django_filters.FilterSet):
+class ServerFilter(django_filters.FilterSet):  # type: ignore[misc]
     status = django_filters.ChoiceFilter(choices=[(word.value, word.value) for word in PUBLIC_STATUSES])
     location = django_filters.ChoiceFilter(field_name="location__code", choices=_location_codes)
 

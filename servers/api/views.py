@@ -1,7 +1,5 @@
 """The contract's nine endpoints.  A view fetches, calls a service and answers."""
 
-from typing import Any
-
 from django.db.models import QuerySet
 from rest_framework import status
 from rest_framework.decorators import action
@@ -9,6 +7,7 @@ from rest_framework.request import Request
 from rest_framework.response import Response
 from rest_framework.viewsets import GenericViewSet
 
+from accounts.authentication import account_of, token_of
 from servers import services
 from servers.api import representations
 from servers.api.filters import ServerFilter
@@ -25,10 +24,10 @@ class ServerViewSet(GenericViewSet[Server]):
     lookup_value_regex = "[^/]+"
 
     def get_queryset(self) -> QuerySet[Server]:
-        return servers_of(self.request.user).select_related("plan", "os_version", "location")
+        return servers_of(account_of(self.request)).select_related("plan", "os_version", "location")
 
     def get_object(self) -> Server:
-        server = one_server_of(self.request.user, self.kwargs["server_id"])
+        server = one_server_of(account_of(self.request), self.kwargs["server_id"])
         self.check_object_permissions(self.request, server)
         return server
 
@@ -37,10 +36,10 @@ class ServerViewSet(GenericViewSet[Server]):
         return self.get_paginated_response([representations.list_item(server) for server in servers])
 
     def create(self, request: Request) -> Response:
-        asked = CreateServer(data=request.data, context={"account": request.user})
+        asked = CreateServer(data=request.data, context={"account": account_of(request)})
         asked.is_valid(raise_exception=True)
         server = services.create_server(
-            account=request.user, requested_by=_who(request), **asked.validated_data
+            account=account_of(request), requested_by=_who(request), **asked.validated_data
         )
         return Response(representations.created(server), status=status.HTTP_201_CREATED)
 
@@ -83,5 +82,5 @@ def _ordered(server: Server, kind: OperationKind) -> Response:
     return Response(representations.action(server, RULES[kind].shows))
 
 
-def _who(request: Any) -> str:
-    return f"token {request.auth.name}"
+def _who(request: Request) -> str:
+    return f"token {token_of(request).name}"

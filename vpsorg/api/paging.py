@@ -7,7 +7,6 @@ rows, and an RFC 8288 ``Link`` header when there are more.  With ``page`` or
 
 from typing import Any
 
-from django.db.models import QuerySet
 from rest_framework.exceptions import ValidationError
 from rest_framework.pagination import BasePagination
 from rest_framework.request import Request
@@ -21,9 +20,7 @@ MAX_PAGE = 1_000_000_000
 
 
 class ContractPagination(BasePagination):
-    def paginate_queryset(
-        self, queryset: QuerySet[Any], request: Request, view: APIView | None = None
-    ) -> list[Any]:
+    def paginate_queryset(self, queryset: Any, request: Request, view: APIView | None = None) -> list[Any]:
         self.url = request.build_absolute_uri()
         self.asked = "page" in request.query_params or "page_size" in request.query_params
         self.page = _whole_number(request, "page", 1, MAX_PAGE)

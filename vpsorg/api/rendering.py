@@ -1,6 +1,6 @@
 """How bodies go out: JSON, whatever the Accept header says."""
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from decimal import Decimal
 from typing import Any
 
@@ -33,8 +33,8 @@ def _number_or_text(value: object) -> object:
 class AlwaysJSON(BaseContentNegotiation):
     """There is one form to choose from, so no header can ask for a wrong one."""
 
-    def select_parser(self, request: Request, parsers: Sequence[BaseParser]) -> BaseParser:
-        return parsers[0]
+    def select_parser(self, request: Request, parsers: Iterable[BaseParser]) -> BaseParser:
+        return next(iter(parsers))
 
     def select_renderer(  # type: ignore[override]
         self, request: Request, renderers: Sequence[BaseRenderer], format_suffix: str | None = None

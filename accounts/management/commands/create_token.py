@@ -21,7 +21,7 @@ class Command(BaseCommand):
             "--permission",
             action="append",
             metavar="RESOURCE:ACTION",
-            help="servers:read, servers:write, servers:delete, ssh_keys:*, *:* (the default); may be repeated",
+            help="servers:read, servers:write, servers:delete, ssh_keys:*, *:* (default); may be repeated",
         )
 
     def handle(

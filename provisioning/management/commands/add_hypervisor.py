@@ -10,8 +10,8 @@ from provisioning.hypervisors.base import HypervisorError
 
 class Command(BaseCommand):
     help = (
-        "Register a libvirt host, or bring its entry up to date. The host is asked what it has: memory is sold "
-        "once, vCPUs four times, disk by allocation; --memory-mib, --vcpus and --disk-gib say otherwise. Its "
+        "Register a libvirt host, or bring its entry up to date. The host is asked what it has: memory is "
+        "sold once, vCPUs four times, disk by allocation; --memory-mib, --vcpus and --disk-gib say otherwise. Its "
         "storage pool and network must exist in libvirt. Example: manage.py add_hypervisor kvm1 --location "
         "us-west --uri qemu+ssh://root@kvm1.example.com/system --pool default --network default"
     )
@@ -66,5 +66,6 @@ class Command(BaseCommand):
         }
         host, _ = Hypervisor.objects.update_or_create(name=options["name"], defaults=described | capacity)
         self.stdout.write(
-            f"{host}: {host.domain_type}, {host.vcpus} vCPUs, {host.memory_mib} MiB, {host.disk_gib} GiB for sale"
+            f"{host} ({host.domain_type}) has {host.vcpus} vCPUs, {host.memory_mib} MiB of memory "
+            f"and {host.disk_gib} GiB of disk for sale"
         )

@@ -1,0 +1,57 @@
+from typing import Any
+
+from django.contrib import admin
+from django.db.models import QuerySet
+from django.http import HttpRequest
+
+from accounts.models import Account, ApiToken, CreditEntry, SshKey
+from accounts.services import revoke_token
+from vpsorg.admin_site import ReadOnlyAdmin
+
+
+@admin.register(Account)
+class AccountAdmin(admin.ModelAdmin[Account]):
+    list_display = ["email", "company_name", "is_active", "created_at"]
+    list_filter = ["is_active", "created_at"]
+    search_fields = ["email", "company_name", "first_name", "last_name"]
+    readonly_fields = ["uuid", "created_at"]
+
+    def has_delete_permission(self, request: HttpRequest, obj: Any = None) -> bool:
+        return False  # an account is closed (is_active), its history stays
+
+
+@admin.register(ApiToken)
+class ApiTokenAdmin(ReadOnlyAdmin[ApiToken]):
+    list_display = ["prefix", "name", "account", "permissions", "last_used_at", "expires_at", "revoked_at"]
+    list_filter = ["revoked_at", "expires_at", "last_used_at"]
+    list_select_related = ["account"]
+    search_fields = ["prefix", "name", "account__email"]
+    actions = ["revoke"]
+
+    @admin.action(description="Revoke the chosen tokens")
+    def revoke(self, request: HttpRequest, queryset: QuerySet[ApiToken]) -> None:
+        for token in queryset:
+            revoke_token(token=token)
+        self.message_user(request, "The chosen tokens are refused from now on.")
+
+
+@admin.register(SshKey)
+class SshKeyAdmin(ReadOnlyAdmin[SshKey]):
+    list_display = ["name", "account", "fingerprint", "created_at"]
+    list_filter = ["created_at"]
+    list_select_related = ["account"]
+    search_fields = ["name", "fingerprint", "account__email"]
+
+
+@admin.register(CreditEntry)
+class CreditEntryAdmin(ReadOnlyAdmin[CreditEntry]):
+    """Staff add lines; nobody changes one."""
+
+    list_display = ["account", "kind", "amount", "note", "created_at"]
+    list_filter = ["kind", "created_at"]
+    list_select_related = ["account"]
+    search_fields = ["account__email", "note"]
+    autocomplete_fields = ["account"]
+
+    def has_add_permission(self, request: HttpRequest, obj: Any = None) -> bool:
+        return request.user.has_perm("accounts.add_creditentry")
