@@ -33,9 +33,9 @@ check: setup ## style, types, import contracts, migrations
 
 lock: ## bring requirements.lock up to date with pyproject.toml
 	@tools=$$(mktemp -d) && trap 'rm -rf "$$tools"' EXIT && python3 -m venv "$$tools" && \
-	"$$tools/bin/pip" install --quiet pip-tools && \
-	"$$tools/bin/pip-compile" --quiet --extra dev --generate-hashes --strip-extras --allow-unsafe --no-header \
-		--no-emit-index-url --no-emit-trusted-host --no-emit-find-links -o requirements.lock pyproject.toml
+	"$$tools/bin/pip" install --quiet uv && \
+	"$$tools/bin/uv" pip compile --quiet --universal --python-version 3.11 --extra dev --generate-hashes \
+		--no-header --output-file requirements.lock pyproject.toml
 
 clean: ## stop leftovers and remove var, guests and data included
 	@if [ -x $(BIN)/python ]; then $(BIN)/python -m deploy.local clean; fi
