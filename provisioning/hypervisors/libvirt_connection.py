@@ -13,13 +13,14 @@ import threading
 from collections.abc import Callable
 from concurrent.futures import Future
 from contextvars import copy_context
+from time import monotonic
 from typing import Any, TypeVar
 from weakref import WeakSet
 
 import libvirt
 
-from .base import HostBusy, HostUnreachable
-from .libvirt_errors import hung_up, translate
+from .base import HostBusy, HostUnreachable, HypervisorError
+from .libvirt_errors import is_about_the_host, translate
 
 logger = logging.getLogger(__name__)
 
@@ -43,14 +44,16 @@ class LibvirtConnection:
     def call(self, limit_s: float, body: Callable[[Connection], Result]) -> Result:
         """What the body makes of the open connection; libvirt's errors come out as ours.
 
-        A libvirtd that was restarted has hung up on us without our noticing: then, and only
-        then, the body is run once more, on a new connection.
+        A libvirtd that was restarted has hung up, and we notice it only now: then, and only then, the
+        body is run once more, on a new connection.
         """
         connection, is_new = self._connect()
+        began = monotonic()
         try:
             return self._run(connection, limit_s, body)
         except libvirt.libvirtError as error:
-            if is_new or not hung_up(error):
+            silent = monotonic() - began > KEEPALIVE_S
+            if is_new or silent or not is_about_the_host(error):
                 raise translate(error, self.uri) from error
             logger.info("%s: connection lost, opening it again: %s", self.uri, error)
         try:
@@ -62,37 +65,42 @@ class LibvirtConnection:
         try:
             return _within(limit_s, lambda: body(connection))
         except TimeoutError:
-            # The keepalive was answered all the while, or it would have ended the call.
-            self._forget(connection)
-            raise HostBusy(f"{self.uri}: not done within {limit_s} s") from None
+            raise self._given_up(connection, limit_s) from None
 
     def _connect(self) -> tuple[Connection, bool]:
         """The open connection, and whether it was opened just now."""
+        give_up_at = monotonic() + OPEN_LIMIT_S
         if not self._lock.acquire(timeout=OPEN_LIMIT_S):
-            raise HostUnreachable(f"{self.uri}: another thread is still waiting for an answer")
+            raise HostUnreachable(f"{self.uri}: another thread waits for its answer already")
         try:
             if self._held is not None and self._held.isAlive():
                 return self._held, False
             self._held = None
-            self._held = self._open()
+            self._held = self._open(give_up_at - monotonic())
             return self._held, True
         finally:
             self._lock.release()
 
-    def _open(self) -> Connection:
+    def _open(self, limit_s: float) -> Connection:
         _start_event_loop()
         try:
-            return _within(OPEN_LIMIT_S, lambda: _open(self.uri))
+            return _within(limit_s, lambda: _open(self.uri))
         except TimeoutError:
-            raise HostUnreachable(f"{self.uri}: no answer within {OPEN_LIMIT_S} s") from None
+            raise HostUnreachable(f"{self.uri}: no answer to a new connection") from None
         except libvirt.libvirtError as error:
             raise HostUnreachable(f"{self.uri}: {error}") from error
 
-    def _forget(self, connection: Connection) -> None:
-        # Not closed: other threads may be in the middle of a call.  It closes when the last of them lets go.
+    def _given_up(self, connection: Connection, limit_s: float) -> HypervisorError:
+        """Whether it is the host that does not answer, or only what the call was about."""
         with self._lock:
+            # Not closed: other threads may be in the middle of a call.  The last of them closes it.
             if self._held is connection:
                 self._held = None
+        try:
+            _within(OPEN_LIMIT_S, connection.getLibVersion)
+        except (TimeoutError, libvirt.libvirtError):
+            return HostUnreachable(f"{self.uri}: no answer within {limit_s} s")
+        return HostBusy(f"{self.uri}: not done within {limit_s} s")
 
 
 def _open(uri: str) -> Connection:
@@ -146,7 +154,9 @@ def _run_event_loop() -> None:
 def _after_fork_in_child() -> None:
     """Start afresh: neither threads nor locks outlive a fork, and the socket is the parent's.
 
-    What was inherited is kept for ever, since closing it would say goodbye in the parent's name.
+    What was inherited is kept for ever, since closing it would say goodbye in the parent's name.  libvirt's
+    event loop does not come back to life: a child of a process that used it has the limits of its calls
+    but no keepalive.
     """
     global _event_loop_lock
     _event_loop_lock = threading.Lock()

@@ -1,5 +1,7 @@
 """libvirt's errors become ours, here and nowhere else."""
 
+import re
+
 import libvirt
 
 from .base import HostBusy, HostMisconfigured, HostUnreachable, HypervisorError, MachineNotFound
@@ -26,7 +28,7 @@ def translate(error: libvirt.libvirtError, uri: str) -> HypervisorError:
         return HostUnreachable(text)
     if code == libvirt.VIR_ERR_NO_DOMAIN:
         return MachineNotFound(text)
-    if code in _BUSY or _pool_is_busy(error):
+    if code in _BUSY or is_pool_busy(error):
         return HostBusy(text)
     if code in _MISCONFIGURED:
         return HostMisconfigured(text)
@@ -38,7 +40,7 @@ def is_about_the_host(error: libvirt.libvirtError) -> bool:
     return error.get_error_domain() in _WIRE
 
 
-def _pool_is_busy(error: libvirt.libvirtError) -> bool:
+def is_pool_busy(error: libvirt.libvirtError) -> bool:
     """Whether a volume is in use, or the whole pool: libvirt has no code for either."""
     if error.get_error_domain() != libvirt.VIR_FROM_STORAGE:
         return False
@@ -46,6 +48,6 @@ def _pool_is_busy(error: libvirt.libvirtError) -> bool:
     return refused or "asynchronous jobs running" in str(error)
 
 
-def hung_up(error: libvirt.libvirtError) -> bool:
-    """Whether the other end closed the connection.  Not: whether it has gone silent."""
-    return error.get_error_domain() == libvirt.VIR_FROM_RPC and "keepalive" not in str(error)
+def is_about_traffic_control(error: libvirt.libvirtError) -> bool:
+    """Whether the host's kernel lacks what libvirt limits a network card's speed with."""
+    return re.search(r"Child process \(\S*tc (qdisc|class|filter) ", str(error)) is not None
