@@ -33,13 +33,9 @@ class Paths:
     console_log: str
 
 
-def domain_name(machine: UUID) -> str:
+def domain_name(machine: UUID | str) -> str:
     """Unique, the same for ever, and the sign that a domain is ours."""
     return f"vps-{machine}"
-
-
-def is_ours(name: str, uuid: UUID) -> bool:
-    return name == domain_name(uuid)
 
 
 def checked(text: str) -> str:
@@ -49,7 +45,7 @@ def checked(text: str) -> str:
     return text
 
 
-def domain_xml(spec: MachineSpec, *, domain_type: str, paths: Paths) -> str:
+def domain_xml(spec: MachineSpec, *, domain_type: str, paths: Paths, limit_speed: bool = True) -> str:
     """The whole definition, as ``virDomainDefineXML`` takes it."""
     domain = ET.Element("domain", type=domain_type)
     _add(domain, "name", domain_name(spec.uuid))
@@ -70,8 +66,17 @@ def domain_xml(spec: MachineSpec, *, domain_type: str, paths: Paths) -> str:
     _add_disk(devices, paths.disk, "qcow2", target="vda", boot=True)
     _add_disk(devices, paths.seed, "raw", target="vdb", readonly=True)
     for nic in spec.nics:
-        _add_nic(devices, nic)
+        _add_nic(devices, nic, limit_speed)
     _add_small_devices(devices, paths.console_log)
+    return ET.tostring(domain, encoding="unicode")
+
+
+def without_speed_limits(xml: str) -> str:
+    """The same definition, for a host that cannot limit the speed of a network card."""
+    domain = ET.fromstring(xml)  # noqa: S314 (libvirt's own words)
+    for interface in domain.iterfind("devices/interface"):
+        for bandwidth in interface.findall("bandwidth"):
+            interface.remove(bandwidth)
     return ET.tostring(domain, encoding="unicode")
 
 
@@ -109,7 +114,7 @@ def _add_disk(
         driver.attrib |= {"cache": "none", "io": "native", "discard": "unmap", "detect_zeroes": "unmap"}
 
 
-def _add_nic(devices: ET.Element, nic: Nic) -> None:
+def _add_nic(devices: ET.Element, nic: Nic, limit_speed: bool) -> None:
     interface = _add(devices, "interface", type="network")
     _add(interface, "mac", address=nic.mac)
     _add(interface, "source", network=nic.network)
@@ -117,7 +122,7 @@ def _add_nic(devices: ET.Element, nic: Nic) -> None:
     filterref = _add(interface, "filterref", filter=network_filter.NAME)
     for name, value in network_filter.parameters(nic):
         _add(filterref, "parameter", name=name, value=value)
-    if nic.speed_mbps is not None:
+    if limit_speed and nic.speed_mbps is not None:
         kibibytes = str(max(1, nic.speed_mbps * 1_000_000 // 8 // 1024))
         bandwidth = _add(interface, "bandwidth")
         _add(bandwidth, "inbound", average=kibibytes)

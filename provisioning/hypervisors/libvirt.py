@@ -15,11 +15,18 @@ from uuid import UUID
 
 import libvirt
 
-from . import domain_xml, libvirt_guest, libvirt_host, libvirt_images, libvirt_observation, storage_names
+from . import (
+    domain_xml,
+    libvirt_disks,
+    libvirt_guest,
+    libvirt_host,
+    libvirt_images,
+    libvirt_observation,
+    storage_names,
+)
 from .base import (
     Guest,
     HostFacts,
-    HypervisorError,
     Image,
     MachineSpec,
     Power,
@@ -27,6 +34,7 @@ from .base import (
     Volume,
 )
 from .libvirt_connection import Connection, LibvirtConnection
+from .libvirt_errors import is_about_traffic_control
 from .libvirt_storage import StoragePool
 from .seed import seed_iso
 
@@ -35,7 +43,7 @@ logger = logging.getLogger(__name__)
 P = ParamSpec("P")
 R = TypeVar("R")
 
-GIB = 2**30
+SAMPLE_S = 20  # a hung QEMU holds up the whole sample, and is passed over in the next
 QUICK_S = 40  # longer than libvirt itself waits (30 s) for a job on the same domain to end
 SLOW_S = 180  # the first question to a fresh libvirtd: it tries every QEMU first
 COPY_S = 1800
@@ -73,9 +81,10 @@ class LibvirtHypervisor:
         self._domain_type = domain_type
         self._pool = pool
         self._networks = tuple(networks)
+        self._limits_speed = True  # until the host shows that its kernel cannot
 
     def __repr__(self) -> str:
-        return f"LibvirtHypervisor({self.uri!r})"
+        return f"{type(self).__name__}({self.uri!r})"
 
     @_on_host(SLOW_S)
     def facts(self, host: Connection) -> HostFacts:
@@ -95,17 +104,7 @@ class LibvirtHypervisor:
 
     @_on_host(QUICK_S)
     def create_disk(self, host: Connection, spec: MachineSpec) -> None:
-        pool = StoragePool(host, self._pool)
-        image, disk = storage_names.image_volume(spec.image), storage_names.disk_volume(spec.uuid)
-        if pool.find(disk):
-            if pool.backing_path(disk) == pool.path(image):
-                return
-            if pool.backing_path(disk) or _find(host, spec.uuid):
-                raise HypervisorError(f"There is another disk {disk} already.")
-            logger.warning("disk %s is torn, making it again", disk)
-            pool.remove(disk)
-        pool.clone(image, disk, spec.disk_gib * GIB)
-        logger.info("created disk %s", disk)
+        libvirt_disks.create_disk(StoragePool(host, self._pool), spec, is_new=_find(host, spec.uuid) is None)
 
     @_on_host(QUICK_S)
     def write_seed(self, host: Connection, spec: MachineSpec) -> None:
@@ -124,17 +123,32 @@ class LibvirtHypervisor:
             seed=pool.path(storage_names.seed_volume(spec.uuid)),
             console_log=pool.path(log),
         )
-        host.defineXML(domain_xml.domain_xml(spec, domain_type=self._domain_type, paths=paths))
+        xml = domain_xml.domain_xml(
+            spec, domain_type=self._domain_type, paths=paths, limit_speed=self._limits_speed
+        )
+        host.defineXML(xml)
         logger.info("defined machine %s", spec.uuid)
 
     @_on_host(SLOW_S)
     def start(self, host: Connection, machine: UUID) -> None:
         domain = _domain(host, machine)
-        if _reach(domain, True, domain.create):
+        if self._power_on(host, domain):
             logger.info("started machine %s", machine)
         elif domain.state()[0] == libvirt.VIR_DOMAIN_PAUSED:
             domain.resume()
             logger.info("resumed machine %s", machine)
+
+    def _power_on(self, host: Connection, domain: Any) -> bool:
+        try:
+            return _reach(domain, True, domain.create)
+        except libvirt.libvirtError as error:
+            if not is_about_traffic_control(error):
+                raise
+            logger.warning("%s cannot limit the speed of a network card: %s", self.uri, error)
+        # Such a kernel has no other way: a server without its limit, then, rather than no server.
+        self._limits_speed = False
+        host.defineXML(domain_xml.without_speed_limits(domain.XMLDesc(libvirt.VIR_DOMAIN_XML_INACTIVE)))
+        return _reach(domain, True, domain.create)
 
     @_on_host(QUICK_S)
     def shut_down(self, host: Connection, machine: UUID) -> None:
@@ -154,9 +168,10 @@ class LibvirtHypervisor:
             _undefine(domain)
             logger.info("undefined machine %s", machine)
         pool = StoragePool(host, self._pool)
-        for name in pool.names():
-            if (volume := storage_names.parse(name)) and volume.machine == machine:
-                pool.remove(name)
+        pool.refresh()  # virtlogd may have made more logs (.log.0), of which libvirt does not know
+        for volume in _ours(pool):
+            if volume.machine == machine:
+                pool.remove(volume.name)
 
     @_on_host(QUICK_S)
     def rename(self, host: Connection, machine: UUID, name: str) -> None:
@@ -173,7 +188,7 @@ class LibvirtHypervisor:
     def powers(self, host: Connection) -> Mapping[UUID, Power]:
         return libvirt_observation.powers(host)
 
-    @_on_host(QUICK_S)
+    @_on_host(SAMPLE_S)
     def usage(self, host: Connection, machines: list[UUID]) -> Mapping[UUID, Usage]:
         return libvirt_observation.usage(host, machines)
 
@@ -191,7 +206,7 @@ class LibvirtHypervisor:
     def volumes(self, host: Connection) -> list[Volume]:
         pool = StoragePool(host, self._pool)
         pool.refresh()
-        return [volume for name in pool.names() if (volume := storage_names.parse(name))]
+        return _ours(pool)
 
 
 def _domain(host: Connection, machine: UUID) -> Any:
@@ -207,8 +222,13 @@ def _find(host: Connection, machine: UUID) -> Any | None:
         return None
 
 
+def _ours(pool: StoragePool) -> list[Volume]:
+    return [volume for name in pool.names() if (volume := storage_names.parse(name))]
+
+
 def _reach(domain: Any, active: bool, verb: Callable[[], Any]) -> bool:
-    """Do it, unless it is so already or becomes so meanwhile (for which libvirt has no code).  Whether we did."""
+    """Do it, unless it is so already or becomes so meanwhile: libvirt has no code for that;
+    return whether we did it."""
     if bool(domain.isActive()) == active:
         return False
     try:

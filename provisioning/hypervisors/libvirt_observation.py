@@ -9,7 +9,7 @@ import libvirt
 from servers.states import PowerState
 
 from .base import Power, Usage
-from .domain_xml import is_ours
+from .domain_xml import domain_name
 
 # While QEMU winds down a guest that powered itself off the state is SHUTDOWN: not off yet.
 _RUNNING = {libvirt.VIR_DOMAIN_RUNNING, libvirt.VIR_DOMAIN_BLOCKED, libvirt.VIR_DOMAIN_SHUTDOWN}
@@ -44,9 +44,9 @@ def power_of(state: int, reason: int) -> Power:
 def powers(connection: Any) -> dict[UUID, Power]:
     every = connection.getAllDomainStats(libvirt.VIR_DOMAIN_STATS_STATE, _NOWAIT)
     return {
-        UUID(domain.UUIDString()): power_of(stats["state.state"], stats["state.reason"])
+        UUID(uuid): power_of(stats["state.state"], stats["state.reason"])
         for domain, stats in every
-        if is_ours(domain.name(), UUID(domain.UUIDString()))
+        if domain.name() == domain_name(uuid := domain.UUIDString())
     }
 
 

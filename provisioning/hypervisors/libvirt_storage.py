@@ -4,13 +4,17 @@ import logging
 import xml.etree.ElementTree as ET
 from collections.abc import Iterable, Iterator
 from contextlib import contextmanager, suppress
+from time import monotonic, sleep
 from typing import Any
 
 import libvirt
 
+from .libvirt_errors import is_pool_busy
+
 logger = logging.getLogger(__name__)
 
 CHUNK = 128 * 1024  # libvirt carries no more than 256 KiB in one message
+_PATIENCE_S = 10
 
 
 class StoragePool:
@@ -67,8 +71,25 @@ class StoragePool:
             volume.delete()
             logger.info("deleted volume %s", name)
 
+    def size_bytes(self, name: str) -> int:
+        """What the volume shows to a guest, or the length of a raw one."""
+        _, capacity, _ = self._pool.storageVolLookupByName(name).info()
+        return int(capacity)
+
     def refresh(self) -> None:
-        self._pool.refresh()
+        """Read the folder anew.
+
+        libvirt refuses while a volume is being made, which takes some 20 ms: a gap will come.
+        """
+        give_up_at = monotonic() + _PATIENCE_S
+        while True:
+            try:
+                self._pool.refresh()
+                return
+            except libvirt.libvirtError as error:
+                if not is_pool_busy(error) or monotonic() > give_up_at:
+                    raise
+            sleep(0.01)
 
     def upload(self, volume: Any, chunks: Iterable[bytes], size_bytes: int) -> None:
         """Write the chunks over the beginning of the volume."""
