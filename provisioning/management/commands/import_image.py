@@ -11,8 +11,8 @@ from provisioning.images import import_image
 class Command(BaseCommand):
     help = (
         "Take a cloud image (qcow2, with cloud-init) in, so that customers can choose its system. The file "
-        "or URL must have the SHA-256 that you give. Each host gets its copy when it is first needed. Example: "
-        "manage.py import_image debian-12-genericcloud-amd64.qcow2 --os 'Debian 12' --sha256 0123..."
+        "or URL must have the SHA-256 that you give. Each host gets its copy when it is first needed. "
+        "Example: manage.py import_image debian-12-genericcloud-amd64.qcow2 --os 'Debian 12' --sha256 0123..."
     )
 
     def add_arguments(self, parser: CommandParser) -> None:
