@@ -16,8 +16,8 @@ run: setup ## run everything until Ctrl-C, the API at PORT (8000)
 shell: setup ## a Python shell with the models, beside a running make run
 	@$(BIN)/python manage.py shell
 
-test: setup ## all tests, on real Postgres, Redis, libvirt and guests
-	@$(BIN)/pytest
+test: setup ## all tests, on real Postgres, Redis, libvirt and guests (ARGS for pytest)
+	@$(BIN)/python -m pytest $(ARGS)
 
 # Django wants settings to load; nothing here connects anywhere.
 check: export VPS_SECRET_KEY = a secret for checks that read no data

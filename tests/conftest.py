@@ -1,0 +1,111 @@
+"""What the tests stand on: real services, and customers who talk to the API."""
+
+import json
+from collections.abc import Callable, Iterator
+from ipaddress import ip_network
+from pathlib import Path
+from typing import Any
+
+import pytest
+from rest_framework.test import APIClient
+
+from accounts.models import Account
+from deploy.local.guest import GuestImage
+from deploy.local.libvirtd import Libvirtd
+from inventory.services import add_ip_pool
+from tests.factories import (
+    AccountFactory,
+    HypervisorFactory,
+    LocationFactory,
+    OsVersionFactory,
+    PlanFactory,
+    token_for,
+)
+from tests.private_services import VAR
+
+
+@pytest.fixture(scope="session")
+def libvirtd() -> Iterator[Libvirtd]:
+    """A private libvirtd of the suite's own, with its pool and network."""
+    service = Libvirtd(VAR)
+    service.start()
+    yield service
+    service.stop(patience_s=0)
+
+
+@pytest.fixture(scope="session")
+def qemu_uri(libvirtd: Libvirtd) -> str:
+    return libvirtd.url
+
+
+@pytest.fixture(scope="session")
+def guest_image() -> Path:
+    """The bootable image, built once in the suite's folder."""
+    return GuestImage(VAR).build()
+
+
+class Customer:
+    """One account with a token, and its way of talking to the API."""
+
+    def __init__(self, account: Account, *permissions: str) -> None:
+        self.account = account
+        self.token = token_for(account, *permissions)
+        self._client = APIClient(raise_request_exception=False)
+        self._client.credentials(HTTP_AUTHORIZATION=f"Bearer {self.token}")
+
+    def ask(self, method: str, path: str, body: Any = None, **headers: Any) -> Any:
+        """An answer of ``/api/v1<path>``; ``body`` is sent as JSON."""
+        return self._client.generic(method, f"/api/v1{path}", _json(body), "application/json", **headers)  # type: ignore[arg-type]
+
+    def get(self, path: str, **headers: Any) -> Any:
+        return self.ask("GET", path, **headers)
+
+    def post(self, path: str, body: Any = None, **headers: Any) -> Any:
+        return self.ask("POST", path, body, **headers)
+
+    def patch(self, path: str, body: Any) -> Any:
+        return self.ask("PATCH", path, body)
+
+    def put(self, path: str, body: Any) -> Any:
+        return self.ask("PUT", path, body)
+
+    def delete(self, path: str) -> Any:
+        return self.ask("DELETE", path)
+
+
+def _json(body: Any) -> bytes:
+    if isinstance(body, bytes):
+        return body
+    return b"" if body is None else json.dumps(body).encode()
+
+
+@pytest.fixture
+def customer(db: None) -> Callable[..., Customer]:
+    """Make customers: ``alice = customer()``, ``reader = customer("servers:read")``."""
+
+    def make(*permissions: str, **fields: Any) -> Customer:
+        return Customer(AccountFactory.create(**fields), *permissions)
+
+    return make
+
+
+@pytest.fixture
+def alice(customer: Callable[..., Customer]) -> Customer:
+    return customer()
+
+
+@pytest.fixture
+def shop(db: None) -> dict[str, Any]:
+    """One location with room and addresses, a plan and a system: the body of a create that is accepted."""
+    location = LocationFactory.create()
+    HypervisorFactory.create(location=location)
+    for network, gateway in (("203.0.113.0/24", "203.0.113.1"), ("2001:db8:113::/120", "2001:db8:113::1")):
+        add_ip_pool(
+            location=location, network=ip_network(network), gateway=gateway, nameservers=[], reserved=set()
+        )
+    return {
+        "name": "web-server-02",
+        "plan_id": PlanFactory.create().pk,
+        "os_id": OsVersionFactory.create().pk,
+        "location": location.code,
+    }

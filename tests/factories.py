@@ -1,0 +1,130 @@
+"""Rows for tests, with sound defaults: say only what the test is about."""
+
+from typing import Any
+
+import factory
+from factory.django import DjangoModelFactory
+
+from accounts.models import Account, CreditEntry
+from accounts.services import issue_token
+from inventory.models import Hypervisor
+from plans.models import Location, OperatingSystem, OsVersion, Plan
+from servers.models import Operation, ResourceUsage, Server
+from servers.states import OperationKind, PowerState, ServerStatus
+
+IMAGE_SHA256 = "0" * 64
+
+
+class LocationFactory(DjangoModelFactory[Location]):
+    class Meta:
+        model = Location
+        django_get_or_create = ("code",)
+
+    code = "us-west"
+    name = "US West"
+    country_name = "United States"
+    country_code = "US"
+
+
+class PlanFactory(DjangoModelFactory[Plan]):
+    class Meta:
+        model = Plan
+        django_get_or_create = ("slug",)
+
+    slug = "standard"
+    name = "Standard VPS"
+    vcpus = 2
+    memory_mib = 4096
+    disk_gib = 80
+    bandwidth_gb = 2048
+    price_monthly = 10
+    price_hourly = "0.0140"
+
+
+class OperatingSystemFactory(DjangoModelFactory[OperatingSystem]):
+    class Meta:
+        model = OperatingSystem
+        django_get_or_create = ("name",)
+
+    name = "Ubuntu"
+
+
+class OsVersionFactory(DjangoModelFactory[OsVersion]):
+    class Meta:
+        model = OsVersion
+        django_get_or_create = ("name",)
+
+    operating_system = factory.SubFactory(OperatingSystemFactory)
+    name = "Ubuntu 22.04 LTS"
+    image_sha256 = IMAGE_SHA256
+    has_agent = False
+
+
+class HypervisorFactory(DjangoModelFactory[Hypervisor]):
+    class Meta:
+        model = Hypervisor
+
+    name = factory.Sequence("kvm{}".format)
+    uri = factory.Sequence("qemu+unix:///system?socket=/nowhere/{}".format)
+    location = factory.SubFactory(LocationFactory)
+    domain_type = "qemu"
+    storage_pool = "vps"
+    network = "vps"
+    vcpus = 1000
+    memory_mib = 1_000_000
+    disk_gib = 100_000
+
+
+class AccountFactory(DjangoModelFactory[Account]):
+    class Meta:
+        model = Account
+        skip_postgeneration_save = True
+
+    email = factory.Sequence("customer{}@example.com".format)
+
+    @factory.post_generation
+    def credits(self, create: bool, amount: Any, **kwargs: Any) -> None:
+        CreditEntry.objects.create(
+            account=self, kind=CreditEntry.Kind.GRANT, amount=1000 if amount is None else amount
+        )
+
+
+class ServerFactory(DjangoModelFactory[Server]):
+    """A server that claims nothing, in the status given: for what never reaches a host."""
+
+    class Meta:
+        model = Server
+        skip_postgeneration_save = True
+
+    account = factory.SubFactory(AccountFactory)
+    name = "web-server-01"
+    hostname = "web01.example.com"
+    plan = factory.SubFactory(PlanFactory)
+    os_version = factory.SubFactory(OsVersionFactory)
+    location = factory.SubFactory(LocationFactory)
+    status = ServerStatus.ACTIVE
+    power_state = PowerState.RUNNING
+    usage = factory.RelatedFactory("tests.factories.UsageFactory", "server")
+
+
+class UsageFactory(DjangoModelFactory[ResourceUsage]):
+    class Meta:
+        model = ResourceUsage
+
+    server = None
+
+
+class OperationFactory(DjangoModelFactory[Operation]):
+    class Meta:
+        model = Operation
+
+    server = factory.SubFactory(ServerFactory)
+    kind = OperationKind.REBOOT
+    status_before = ServerStatus.ACTIVE
+    requested_by = "a test"
+
+
+def token_for(account: Account, *permissions: str) -> str:
+    """The secret of a new token."""
+    _, secret = issue_token(account=account, name="tests", permissions=permissions or ["*:*"])
+    return secret
