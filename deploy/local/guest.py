@@ -2,8 +2,6 @@
 
 import fcntl
 import hashlib
-import os
-import shutil
 from pathlib import Path
 
 from deploy.local.errors import LocalError
@@ -20,7 +18,8 @@ class GuestImage:
     def __init__(self, var: Path) -> None:
         self.folder = var / "guest"
         self.path = self.folder / f"guest-{_digest(SOURCES)}.qcow2"
-        self._process = Process("guest-image", var)
+        # A shell hears a signal only when the program it waits for has ended.
+        self._process = Process("guest-image", var, stop_children=True)
 
     def build(self) -> Path:
         """The path of the image, built now if need be (about half a minute)."""
@@ -33,16 +32,12 @@ class GuestImage:
 
     def stop(self) -> None:
         """End a build that is under way."""
-        self._process.stop(patience_s=0.5)
+        self._process.stop(patience_s=5)
 
     def _build(self) -> None:
-        scratch = self.folder / "scratch"  # a build that was killed leaves its own here
-        shutil.rmtree(scratch, ignore_errors=True)
-        scratch.mkdir()
-        self._process.start([SOURCES / "build", self.path], env=os.environ | {"TMPDIR": str(scratch)})
+        self._process.start([SOURCES / "build", self.path])
         ended = self._process.wait_gone(PATIENCE_S)
         self._process.stop()
-        shutil.rmtree(scratch, ignore_errors=True)
         if not (ended and self.path.exists()):
             raise LocalError(f"The guest image was not built. {self._process.last_lines()}")
 

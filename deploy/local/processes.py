@@ -70,11 +70,19 @@ def ask_for_root(why: str) -> None:
 class Process:
     """One process with a name, a log and a record of its id on disk."""
 
-    def __init__(self, name: str, var: Path, *, stop_signal: signal.Signals = signal.SIGTERM) -> None:
+    def __init__(
+        self,
+        name: str,
+        var: Path,
+        *,
+        stop_signal: signal.Signals = signal.SIGTERM,
+        stop_children: bool = False,
+    ) -> None:
         self.name = name
         self.log = var / "log" / f"{name}.log"
         self._record = var / "pids" / name
         self._stop_signal = stop_signal
+        self._stop_children = stop_children
         self._child: subprocess.Popen[bytes] | None = None
 
     @property
@@ -167,7 +175,8 @@ class Process:
         """Send a signal; that the process is gone already is no error."""
         try:
             # All of ours lead a group; when one does not listen, its members go with it.
-            os.killpg(pid, what) if what == signal.SIGKILL else os.kill(pid, what)
+            to_all = self._stop_children or what == signal.SIGKILL
+            os.killpg(pid, what) if to_all else os.kill(pid, what)
         except ProcessLookupError:
             pass
         except PermissionError:
