@@ -1,6 +1,6 @@
 """The NoCloud seed: the small CD from which cloud-init learns who it is.
 
-All three files are JSON, which every YAML reader reads: values from customers
+All three files are JSON, which a YAML reader reads too: values from customers
 go through ``json.dumps`` and are never part of a text that somebody parses.
 """
 
@@ -12,6 +12,11 @@ from typing import Any
 import pycdlib
 
 from .base import MachineSpec, Nic
+
+# Where JSON and YAML part: YAML reads an escaped pair of surrogates as two broken characters, so what lies
+# beyond 16 bits stays as it is; and in a YAML string these would break the line or be refused.
+_UNPRINTABLE = (*range(0x7F, 0xA0), 0x2028, 0x2029, *range(0xD800, 0xE000), 0xFEFF, 0xFFFE, 0xFFFF)
+_ESCAPES = {code: f"\\u{code:04x}" for code in _UNPRINTABLE}
 
 _FILES = ("meta-data", "user-data", "network-config")
 
@@ -90,4 +95,4 @@ def _default_route(nic: Nic, gateway: IPv4Address | IPv6Address) -> dict[str, An
 
 
 def _json(value: dict[str, Any]) -> str:
-    return json.dumps(value, indent=1)
+    return json.dumps(value, indent=1, ensure_ascii=False).translate(_ESCAPES)
