@@ -9,6 +9,7 @@ from deploy.local import folder
 from deploy.local.clean import clean
 from deploy.local.errors import LocalError
 from deploy.local.libvirtd import Libvirtd
+from deploy.local.processes import ask_for_root
 from deploy.local.run import Stopped, run, run_services
 
 HELP = """\
@@ -63,6 +64,7 @@ def parser() -> argparse.ArgumentParser:
 
 
 def enter(var: Path, name: str, words: list[str]) -> None:
+    ask_for_root("The guests' network is root's:")
     command = Libvirtd(var, name).enter(*words)
     os.execvp(command[0], command)  # noqa: S606 (its exit code and terminal become ours)
 

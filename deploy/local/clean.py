@@ -17,7 +17,7 @@ def clean(var: Path) -> None:
     if not is_ours(var):
         raise LocalError(f"{var} was not made by us. Remove it by hand if you mean it.")
     if any(var.glob("libvirt*")) or any(var.glob("*/libvirt*")):
-        ask_for_root("libvirt's files are root's.")
+        ask_for_root("The private libvirt's files are root's:")
     with ExitStack() as all_claimed:
         for lock in [var / "lock", *var.glob("*/lock")]:
             all_claimed.enter_context(claimed(lock.parent))

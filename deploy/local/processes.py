@@ -9,6 +9,7 @@ import os
 import shutil
 import signal
 import subprocess
+import sys
 import time
 from collections.abc import Callable, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
@@ -56,15 +57,20 @@ def wait_for(question: Callable[[], bool], patience_s: float) -> bool:
 def as_root(*command: str | Path) -> list[str]:
     """The command as root; the password for sudo was asked for before."""
     words = [os.fspath(word) for word in command]
-    return words if os.geteuid() == 0 else ["sudo", "--non-interactive", "--", *words]
+    if os.geteuid() == 0:
+        return words
+    if not shutil.which("sudo"):
+        raise LocalError("This needs root: be root, or install sudo.")
+    return ["sudo", "--non-interactive", "--", *words]
 
 
 def ask_for_root(why: str) -> None:
-    """Let sudo ask for the password now, in the terminal: ``as_root`` does not ask."""
-    if os.geteuid() != 0:
-        print(why, "sudo may ask for your password.", flush=True)
-        if not shutil.which("sudo") or subprocess.run(["sudo", "true"]).returncode:
-            raise LocalError("Root was refused.")
+    """Let sudo ask for the password now, in the terminal, if it will: ``as_root`` does not ask."""
+    if subprocess.run(as_root("true"), stderr=subprocess.DEVNULL).returncode == 0:
+        return
+    print(why, "sudo asks for your password.", file=sys.stderr)
+    if subprocess.run(["sudo", "true"]).returncode:
+        raise LocalError("Without root it does not go on.")
 
 
 class Process:

@@ -31,7 +31,7 @@ class Services:
     def ask_for_root(self) -> None:
         """Where they need it, make sure of it while there is a terminal to ask for a password."""
         if any(isinstance(service, Libvirtd) for service in self.private):
-            ask_for_root("A private libvirt and its bridge need root; set VPS_HYPERVISOR_URI for another.")
+            ask_for_root("A private libvirt needs root (VPS_HYPERVISOR_URI names another):")
 
     def start(self, say: Callable[[str], None]) -> None:
         """Start them side by side.  When one fails, or Ctrl-C comes, all of them end."""
