@@ -15,7 +15,7 @@ from django.db import connection
 from django.utils import timezone
 
 from provisioning import hosts
-from provisioning.hypervisors.base import Hypervisor, MachineNotFound, MachineSpec
+from provisioning.hypervisors.base import Hypervisor, MachineSpec
 from servers import lifecycle, services
 from servers.models import Operation, Server
 from servers.states import OperationKind, PowerState
@@ -85,9 +85,7 @@ def make_disk(job: Job) -> None:
 
 
 def write_seed(job: Job) -> None:
-    # A repeated step may find the machine started: its seed is then the one it has read.
-    if not _is_running(job):
-        job.host.write_seed(job.spec)
+    job.host.write_seed(job.spec)
 
 
 def define(job: Job) -> None:
@@ -159,13 +157,6 @@ WORKFLOWS: dict[OperationKind, tuple[Step, ...]] = {
 }
 
 UNDO_STEPS: dict[OperationKind, tuple[Step, ...]] = {K.CREATE: (remove_machine, release_claims)}
-
-
-def _is_running(job: Job) -> bool:
-    try:
-        return job.power() != PowerState.OFF
-    except MachineNotFound:
-        return False
 
 
 @contextmanager

@@ -1,0 +1,194 @@
+"""The life of a server, told by the rows and checked on the host."""
+
+from collections.abc import Callable
+from typing import Any
+
+import pytest
+
+from inventory.models import Hypervisor, IpAddress, Placement
+from provisioning import hosts
+from provisioning.hypervisors.base import HostBusy, HostMisconfigured, HostUnreachable
+from provisioning.reconcile import clear_failed_creates
+from provisioning.workflows import WORKFLOWS
+from servers import services
+from servers.models import Operation, Server
+from servers.states import OperationKind, OperationStatus, PowerState, ServerStatus
+from tests.flows.conftest import FaultyHost, Killed, finish, let_lease_end, open_operation
+
+
+def domains_and_volumes(host: Hypervisor) -> tuple[list[str], list[str]]:
+    driver = hosts.connect(host)
+    volumes = [volume.name for volume in driver.volumes() if volume.machine is not None]
+    return [str(uuid) for uuid in driver.powers()], sorted(volumes)
+
+
+def assert_one_machine(host: Hypervisor, server: Server) -> None:
+    """One domain, one disk, one seed, one log: nothing doubled."""
+    domains, volumes = domains_and_volumes(host)
+    assert domains == [str(server.uuid)]
+    assert volumes == [f"{server.uuid}-console.log", f"{server.uuid}-seed.iso", f"{server.uuid}.qcow2"]
+
+
+def assert_nothing_left(host: Hypervisor) -> None:
+    """Neither on the host nor in the books."""
+    assert domains_and_volumes(host) == ([], [])
+    host.refresh_from_db()
+    assert (host.vcpus_used, host.memory_mib_used, host.disk_gib_used) == (0, 0, 0)
+    assert not Placement.objects.exists()
+    assert not IpAddress.objects.exclude(placement=None).exists()
+
+
+def test_a_server_is_made_stopped_started_rebooted_and_deleted(
+    host: Hypervisor, order: Any, settings: Any
+) -> None:
+    settings.VPS_SHUTDOWN_TIMEOUT = 0  # nothing inside listens to the power button
+    server = finish(order())
+    assert (server.status, server.power_state) == (ServerStatus.ACTIVE, PowerState.RUNNING)
+    assert server.ip_address is not None
+    assert server.ipv6_address is not None
+    assert_one_machine(host, server)
+    services.stop_server(server=server, requested_by="a test")
+    assert finish(server).status == ServerStatus.STOPPED
+    assert hosts.host_of(server).power(server.uuid).state == PowerState.OFF
+    services.start_server(server=server, requested_by="a test")
+    assert finish(server).status == ServerStatus.ACTIVE
+    services.reboot_server(server=server, requested_by="a test")
+    assert finish(server).status == ServerStatus.ACTIVE
+    services.delete_server(server=server, requested_by="a test")
+    assert finish(server).status == ServerStatus.DELETED
+    assert_nothing_left(host)
+
+
+def test_a_stop_that_the_guest_ignores_cuts_the_power_and_says_so(active: Server, settings: Any) -> None:
+    settings.VPS_SHUTDOWN_TIMEOUT = 1
+    operation = services.stop_server(server=active, requested_by="a test")
+    assert finish(active).status == ServerStatus.STOPPED
+    operation.refresh_from_db()
+    assert operation.message == "The system did not shut down within 1 seconds: its power was cut."
+
+
+CALLS = {
+    "fetch_image": "has_image",
+    "make_disk": "create_disk",
+    "write_seed": "write_seed",
+    "define": "define",
+    "power_on": "start",
+    "await_guest": "power",
+}
+
+
+@pytest.mark.parametrize("when", ["before", "after"])
+@pytest.mark.parametrize("step", [step.__name__ for step in WORKFLOWS[OperationKind.CREATE]])
+def test_a_worker_that_dies_in_a_step_of_create_is_followed_by_another(
+    host: Hypervisor, faulty: FaultyHost, order: Callable[[], Server], step: str, when: str
+) -> None:
+    server = order()
+    faulty.fail_next(CALLS[step], Killed(), when=when)
+    with pytest.raises(Killed):
+        finish(server)
+    assert open_operation(server).step == step
+    let_lease_end(server)
+    assert finish(server).status == ServerStatus.ACTIVE
+    assert_one_machine(host, server)
+
+
+@pytest.mark.parametrize("when", ["before", "after"])
+@pytest.mark.parametrize("call", ["delete"])
+def test_a_worker_that_dies_in_a_delete_is_followed_by_another(
+    host: Hypervisor, faulty: FaultyHost, active: Server, call: str, when: str
+) -> None:
+    services.delete_server(server=active, requested_by="a test")
+    faulty.fail_next(call, Killed(), when=when)
+    with pytest.raises(Killed):
+        finish(active)
+    let_lease_end(active)
+    assert finish(active).status == ServerStatus.DELETED
+    assert_nothing_left(host)
+
+
+def test_a_create_that_fails_leaves_nothing_and_keeps_its_reason(
+    host: Hypervisor, faulty: FaultyHost, order: Callable[[], Server]
+) -> None:
+    server = order()
+    faulty.fail_next("start", HostMisconfigured("no such bridge"))
+    assert finish(server).status == ServerStatus.ERROR
+    operation = Operation.objects.get(server=server)
+    assert (operation.status, operation.error_code) == (OperationStatus.FAILED, "host_misconfigured")
+    assert operation.message == HostMisconfigured.sentence
+    assert "no such bridge" in operation.error_detail
+    assert_nothing_left(host)
+
+
+def test_the_reason_of_a_failure_survives_the_death_of_the_worker_that_undoes_it(
+    host: Hypervisor, faulty: FaultyHost, order: Callable[[], Server]
+) -> None:
+    server = order()
+    faulty.fail_next("start", HostMisconfigured("no such bridge"))
+    faulty.fail_next("delete", Killed(), when="after")
+    with pytest.raises(Killed):
+        finish(server)
+    let_lease_end(server)
+    assert finish(server).status == ServerStatus.ERROR
+    assert Operation.objects.get(server=server).error_code == "host_misconfigured"
+    assert_nothing_left(host)
+
+
+def test_what_a_failed_create_left_on_a_host_that_went_away_is_removed_later(
+    host: Hypervisor, faulty: FaultyHost, order: Callable[[], Server]
+) -> None:
+    server = order()
+    faulty.fail_next("start", HostMisconfigured("no such bridge"))
+    faulty.fail_next("delete", HostUnreachable("gone"))
+    assert finish(server).status == ServerStatus.ERROR
+    assert server.placement is not None
+    assert_one_machine(host, server)
+    clear_failed_creates()
+    assert_nothing_left(host)
+
+
+def test_what_may_pass_is_tried_again(faulty: FaultyHost, order: Callable[[], Server]) -> None:
+    server = order()
+    faulty.fail_next("create_disk", HostBusy("asynchronous jobs"))
+    faulty.fail_next("create_disk", HostUnreachable("no answer"))
+    assert finish(server).status == ServerStatus.ACTIVE
+    assert faulty.calls.count("create_disk") == 3
+
+
+def test_a_bug_of_ours_fails_the_operation_and_says_internal(
+    host: Hypervisor, faulty: FaultyHost, order: Callable[[], Server]
+) -> None:
+    server = order()
+    faulty.fail_next("define", ZeroDivisionError())
+    assert finish(server).status == ServerStatus.ERROR
+    assert Operation.objects.get(server=server).error_code == "internal"
+    assert_nothing_left(host)
+
+
+def test_a_delete_never_gives_up(host: Hypervisor, faulty: FaultyHost, active: Server) -> None:
+    for error in (HostUnreachable("down"), HostMisconfigured("no pool"), ZeroDivisionError()):
+        faulty.fail_next("delete", error)
+    services.delete_server(server=active, requested_by="a test")
+    assert finish(active).status == ServerStatus.DELETED
+    assert faulty.calls.count("delete") == 4
+    assert_nothing_left(host)
+
+
+def test_a_start_that_fails_leaves_what_the_host_says(
+    faulty: FaultyHost, active: Server, settings: Any
+) -> None:
+    settings.VPS_SHUTDOWN_TIMEOUT = 0
+    services.stop_server(server=active, requested_by="a test")
+    finish(active)
+    faulty.fail_next("start", HostMisconfigured("no such bridge"))
+    services.start_server(server=active, requested_by="a test")
+    assert finish(active).status == ServerStatus.STOPPED
+    services.start_server(server=active, requested_by="a test")
+    assert finish(active).status == ServerStatus.ACTIVE
+
+
+def test_an_operation_past_its_deadline_is_given_up(host: Hypervisor, order: Callable[[], Server]) -> None:
+    server = order()
+    Operation.objects.filter(server=server).update(deadline_at="2020-01-01T00:00:00Z")
+    assert finish(server).status == ServerStatus.ERROR
+    assert Operation.objects.get(server=server).error_code == "deadline_exceeded"
+    assert_nothing_left(host)
