@@ -194,8 +194,10 @@ def fail(operation: Operation, power: PowerState) -> None:
     _write(server, status=status, **_observation(power))
 
 
+@transaction.atomic
 def record_addresses(operation: Operation, addresses: tuple[IPv4Address | IPv6Address, ...]) -> None:
     """Write down what the guest has: its first address of each family."""
+    renew(operation)
     first = {version: next((str(a) for a in addresses if a.version == version), None) for version in (4, 6)}
     _write(operation.server, ip_address=first[4], ipv6_address=first[6])
 

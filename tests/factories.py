@@ -1,5 +1,6 @@
 """Rows for tests, with sound defaults: say only what the test is about."""
 
+from decimal import Decimal
 from typing import Any
 
 import factory
@@ -38,7 +39,7 @@ class PlanFactory(DjangoModelFactory[Plan]):
     disk_gib = 80
     bandwidth_gb = 2048
     price_monthly = 10
-    price_hourly = "0.0140"
+    price_hourly = Decimal("0.0140")
 
 
 class OperatingSystemFactory(DjangoModelFactory[OperatingSystem]):

@@ -1,0 +1,151 @@
+"""Room and addresses: never sold twice, never lost, whoever comes at once."""
+
+from collections.abc import Callable
+from datetime import timedelta
+from ipaddress import ip_network
+from typing import Any
+
+import pytest
+from django.db import IntegrityError
+from django.db.models import Sum
+from django.utils import timezone
+
+from inventory.models import Hypervisor, IpAddress, Placement
+from inventory.services import add_ip_pool, claim, release
+from plans.models import Location
+from servers import services
+from servers.models import Operation, Server
+from tests.factories import AccountFactory, HypervisorFactory, LocationFactory, OsVersionFactory, PlanFactory
+from tests.flows.test_operations import at_once
+from vpsorg.errors import InsufficientCredits, NoCapacity, Refusal
+
+pytestmark = pytest.mark.django_db(transaction=True)
+
+SIZE = {"vcpus": 1, "memory_mib": 1024, "disk_gib": 10}
+
+
+def addresses(location: Location, network: str = "203.0.113.0/28") -> None:
+    net = ip_network(network)
+    add_ip_pool(location=location, network=net, gateway=str(net[1]), nameservers=[], reserved=set())
+
+
+def used(host: Hypervisor) -> tuple[int, int, int]:
+    host.refresh_from_db()
+    return host.vcpus_used, host.memory_mib_used, host.disk_gib_used
+
+
+def claimed(host: Hypervisor) -> tuple[int, int, int]:
+    sums = host.placements.aggregate(v=Sum("vcpus"), m=Sum("memory_mib"), d=Sum("disk_gib"))
+    return sums["v"] or 0, sums["m"] or 0, sums["d"] or 0
+
+
+def test_of_many_creates_at_once_as_many_succeed_as_there_is_room_for() -> None:
+    host = HypervisorFactory.create(memory_mib=5 * 1024)
+    addresses(host.location)
+    results = at_once(12, lambda: claim(host.location, **SIZE))
+    assert sum(isinstance(result, Placement) for result in results) == 5
+    assert sum(isinstance(result, NoCapacity) for result in results) == 7
+    assert used(host) == claimed(host) == (5, 5 * 1024, 50)
+
+
+def test_of_many_creates_at_once_as_many_succeed_as_there_are_addresses() -> None:
+    host = HypervisorFactory.create()
+    addresses(host.location, "203.0.113.0/29")  # five, without the gateway
+    results = at_once(12, lambda: claim(host.location, **SIZE))
+    assert sum(isinstance(result, Placement) for result in results) == 5
+    given = IpAddress.objects.exclude(placement=None).values_list("address", flat=True)
+    assert len(set(given)) == 5
+    assert used(host) == claimed(host) == (5, 5 * 1024, 50), "the refused ones took no room"
+
+
+def test_credits_are_not_spent_twice_by_creates_at_once() -> None:
+    host = HypervisorFactory.create()
+    addresses(host.location)
+    plan, os_version = PlanFactory.create(price_hourly=1), OsVersionFactory.create()
+    account = AccountFactory.create(credits=3 * 24)
+
+    def create() -> Server:
+        return services.create_server(
+            account=account,
+            name="web",
+            plan=plan,
+            os_version=os_version,
+            location=host.location,
+            requested_by="a test",
+        )
+
+    results = at_once(8, create)
+    assert sum(isinstance(result, Server) for result in results) == 3
+    assert {type(result) for result in results if isinstance(result, Refusal)} == {InsufficientCredits}
+    assert (Server.objects.count(), Operation.objects.count(), Placement.objects.count()) == (3, 3, 3)
+
+
+@pytest.mark.parametrize("column", ["vcpus_used", "memory_mib_used", "disk_gib_used"])
+def test_the_database_refuses_to_oversell(column: str) -> None:
+    host = HypervisorFactory.create()
+    with pytest.raises(IntegrityError, match="not_oversold"):
+        Hypervisor.objects.filter(pk=host.pk).update(**{column: 10_000_000})
+
+
+@pytest.mark.parametrize(
+    "state", [{"status": "draining"}, {"status": "disabled"}, {"is_reachable": False}], ids=str
+)
+def test_a_host_that_takes_nothing_new_is_left_out(state: dict[str, Any]) -> None:
+    host = HypervisorFactory.create(**state)
+    addresses(host.location)
+    with pytest.raises(NoCapacity):
+        claim(host.location, **SIZE)
+
+
+def test_claims_go_to_the_emptiest_host_of_the_location() -> None:
+    location = LocationFactory.create()
+    addresses(location)
+    elsewhere = HypervisorFactory.create(location=LocationFactory.create(code="us-east"))
+    hosts = [HypervisorFactory.create(location=location) for _ in range(3)]
+    chosen = [claim(location, **SIZE).hypervisor_id for _ in range(6)]
+    assert sorted(chosen) == sorted([host.pk for host in hosts] * 2)
+    assert elsewhere.pk not in chosen
+
+
+def test_what_is_released_can_be_claimed_again_but_an_address_rests_first() -> None:
+    host = HypervisorFactory.create(memory_mib=1024)
+    addresses(host.location, "203.0.113.0/30")  # one, without the gateway
+    release(claim(host.location, **SIZE))
+    assert used(host) == (0, 0, 0)
+    with pytest.raises(NoCapacity, match="IPv4"):
+        claim(host.location, **SIZE)
+    IpAddress.objects.update(rests_until=timezone.now() - timedelta(seconds=1))
+    assert claim(host.location, **SIZE).addresses.count() == 1
+
+
+def test_a_server_gets_an_address_of_each_family_that_its_location_has() -> None:
+    host = HypervisorFactory.create()
+    addresses(host.location)
+    addresses(host.location, "2001:db8::/124")
+    families = claim(host.location, **SIZE).addresses.values_list("pool__family", flat=True)
+    assert sorted(families) == [4, 6]
+
+
+def test_the_claims_of_a_server_are_released_once_whoever_asks_twice() -> None:
+    host = HypervisorFactory.create()
+    addresses(host.location)
+    server = services.create_server(
+        account=AccountFactory.create(),
+        name="web",
+        plan=PlanFactory.create(),
+        os_version=OsVersionFactory.create(),
+        location=host.location,
+        requested_by="a test",
+    )
+    do: Callable[[], None] = lambda: services.release_claims(server=Server.objects.get(pk=server.pk))  # noqa: E731
+    at_once(4, do)
+    assert used(host) == (0, 0, 0)
+    assert not Placement.objects.exists()
+
+
+def test_no_two_placements_share_a_mac() -> None:
+    host = HypervisorFactory.create()
+    addresses(host.location)
+    placements = [claim(host.location, **SIZE) for _ in range(5)]
+    assert len({placement.mac for placement in placements}) == 5
+    assert all(int(placement.mac[:2], 16) & 3 == 2 for placement in placements), "local and unicast"

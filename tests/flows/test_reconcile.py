@@ -1,0 +1,138 @@
+"""What we say follows what the host has; an unreachable host is unknown, not off."""
+
+import os
+import signal
+from datetime import timedelta
+from typing import Any
+
+import pytest
+from django.utils import timezone
+
+from inventory.models import Hypervisor
+from provisioning import hosts
+from provisioning.hypervisors.base import HostUnreachable
+from provisioning.reconcile import reconcile, sample_usage
+from servers import lifecycle, services
+from servers.models import Operation, Server
+from servers.states import OperationKind, PowerState, ServerStatus
+from tests.flows.conftest import FaultyHost, finish, open_operation
+
+
+def looked_at(host: Hypervisor, server: Server) -> Server:
+    reconcile(host)
+    server.refresh_from_db()
+    return server
+
+
+def kill_qemu(server: Server) -> None:
+    """What a crash of the host's QEMU looks like."""
+    mine = [
+        int(pid)
+        for pid in os.listdir("/proc")
+        if pid.isdigit() and f"vps-{server.uuid}".encode() in _command_line(pid)
+    ]
+    assert len(mine) == 1, mine
+    os.kill(mine[0], signal.SIGKILL)
+
+
+def _command_line(pid: str) -> bytes:
+    try:
+        with open(f"/proc/{pid}/cmdline", "rb") as file:
+            line = file.read()
+    except OSError:
+        return b""
+    return line if b"qemu-system" in line.split(b"\0")[0] else b""
+
+
+def wait_until_off(server: Server) -> None:
+    deadline = timezone.now() + timedelta(seconds=20)
+    while hosts.host_of(server).power(server.uuid).state != PowerState.OFF:
+        assert timezone.now() < deadline
+
+
+def test_what_runs_as_promised_is_seen_and_left_alone(host: Hypervisor, active: Server) -> None:
+    before = active.updated_at
+    seen = looked_at(host, active)
+    assert (seen.status, seen.power_state) == (ServerStatus.ACTIVE, PowerState.RUNNING)
+    assert seen.observed_at is not None
+    assert seen.updated_at == before, "nothing changed for the customer"
+    host.refresh_from_db()
+    assert host.last_seen_at is not None
+
+
+def test_a_server_that_was_switched_off_on_its_host_is_stopped(host: Hypervisor, active: Server) -> None:
+    hosts.host_of(active).power_off(active.uuid)
+    assert looked_at(host, active).status == ServerStatus.STOPPED
+    assert not Operation.objects.filter(kind=OperationKind.START).exists()
+
+
+def test_a_server_that_was_started_on_its_host_is_active(
+    host: Hypervisor, active: Server, settings: Any
+) -> None:
+    settings.VPS_SHUTDOWN_TIMEOUT = 0
+    services.stop_server(server=active, requested_by="a test")
+    finish(active)
+    hosts.host_of(active).start(active.uuid)
+    assert looked_at(host, active).status == ServerStatus.ACTIVE
+
+
+def test_a_server_whose_process_died_is_started_again(host: Hypervisor, active: Server) -> None:
+    kill_qemu(active)
+    wait_until_off(active)
+    assert looked_at(host, active).status == ServerStatus.STARTING
+    assert open_operation(active).requested_by == "reconcile"
+    assert finish(active).status == ServerStatus.ACTIVE
+    assert hosts.host_of(active).power(active.uuid).state == PowerState.RUNNING
+
+
+def test_an_unreachable_host_changes_no_status(host: Hypervisor, faulty: FaultyHost, active: Server) -> None:
+    faulty.fail_next("powers", HostUnreachable("no answer"))
+    seen = looked_at(host, active)
+    assert (seen.status, seen.power_state) == (ServerStatus.ACTIVE, PowerState.UNKNOWN)
+    host.refresh_from_db()
+    assert not host.is_reachable
+    assert "no answer" in host.last_error
+    assert looked_at(host, active).power_state == PowerState.RUNNING
+    host.refresh_from_db()
+    assert host.is_reachable
+
+
+def test_a_server_with_an_open_operation_is_left_alone(host: Hypervisor, active: Server) -> None:
+    hosts.host_of(active).power_off(active.uuid)
+    services.reboot_server(server=active, requested_by="a test")
+    assert looked_at(host, active).status == ServerStatus.REBOOTING
+
+
+def test_old_news_is_no_news(active: Server) -> None:
+    """The host was asked before the last operation ended: what it said is over."""
+    asked_at = active.settled_at - timedelta(seconds=1)
+    assert not lifecycle.observe(active, PowerState.OFF, asked_at)
+    active.refresh_from_db()
+    assert active.status == ServerStatus.ACTIVE
+
+
+def test_a_machine_that_is_missing_is_unknown_and_nothing_is_done(host: Hypervisor, active: Server) -> None:
+    hosts.host_of(active).delete(active.uuid)
+    seen = looked_at(host, active)
+    assert (seen.status, seen.power_state) == (ServerStatus.ACTIVE, PowerState.UNKNOWN)
+
+
+def test_usage_is_what_libvirt_counts(host: Hypervisor, active: Server) -> None:
+    sample_usage(host)
+    sample_usage(host)
+    active.usage.refresh_from_db()
+    assert active.usage.sampled_at is not None
+    assert active.usage.last_cpu_time_ns > 0
+    assert 0 <= active.usage.cpu_percent <= 100
+    assert 0 <= active.usage.memory_used_mib <= 128
+
+
+@pytest.mark.parametrize("power", [PowerState.RUNNING, PowerState.OFF])
+def test_a_server_that_failed_is_not_brought_back_by_the_watch(
+    host: Hypervisor, active: Server, power: PowerState
+) -> None:
+    Server.objects.filter(pk=active.pk).update(status=ServerStatus.ERROR)
+    active.refresh_from_db()
+    lifecycle.observe(active, power, timezone.now())
+    active.refresh_from_db()
+    assert active.status == ServerStatus.ERROR
