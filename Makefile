@@ -17,6 +17,7 @@ shell: setup ## a Python shell with the models, beside a running make run
 	@$(BIN)/python manage.py shell
 
 test: setup ## all tests, on real Postgres, Redis, libvirt and guests (ARGS for pytest)
+	@[ "$$(id -u)" = 0 ] || sudo true # the private libvirt needs it
 	@$(BIN)/python -m pytest $(ARGS)
 
 # Django wants settings to load; nothing here connects anywhere.
