@@ -60,6 +60,7 @@ class SshKey(models.Model):
     public_key = models.TextField()
     fingerprint = models.CharField(max_length=64, editable=False)
     created_at = models.DateTimeField(default=timezone.now, editable=False)
+    last_used_at = models.DateTimeField(null=True, editable=False, help_text="Last put on a new server.")
 
     class Meta:
         ordering = ["-id"]

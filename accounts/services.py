@@ -11,7 +11,9 @@ from django.db import transaction
 from django.db.models import Sum
 from django.utils import timezone
 
-from accounts.models import Account, ApiToken, CreditEntry
+from accounts.models import Account, ApiToken, CreditEntry, SshKey
+from accounts.ssh_keys import PublicKey
+from vpsorg.errors import Refusal
 
 TOKEN_BEGINNING = "vps_"  # noqa: S105
 PREFIX_LENGTH = 12
@@ -49,6 +51,26 @@ def issue_token(
 def revoke_token(*, token: ApiToken) -> None:
     """From now on the token is refused.  Revoking twice keeps the first time."""
     ApiToken.objects.filter(pk=token.pk, revoked_at=None).update(revoked_at=timezone.now())
+
+
+@transaction.atomic
+def add_ssh_key(*, account: Account, name: str, public_key: PublicKey) -> SshKey:
+    """Keep a key under a name.  The same key twice in an account is refused (duplicate_ssh_key)."""
+    key, is_new = SshKey.objects.get_or_create(
+        account=account,
+        fingerprint=public_key.fingerprint,
+        defaults={"name": name, "public_key": public_key.line},
+    )
+    if not is_new:
+        raise Refusal(
+            f"This account has this key already, as {key.name}.", code="duplicate_ssh_key", field="public_key"
+        )
+    return key
+
+
+def record_use(keys: Sequence[SshKey]) -> None:
+    """They were put on a new server just now."""
+    SshKey.objects.filter(pk__in=[key.pk for key in keys]).update(last_used_at=timezone.now())
 
 
 def digest_of(secret: str) -> str:

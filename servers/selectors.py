@@ -1,7 +1,6 @@
 """The querysets worth a name."""
 
 from datetime import datetime
-from uuid import UUID
 
 from django.db.models import Q, QuerySet
 
@@ -9,9 +8,8 @@ from accounts.models import Account
 from inventory.models import Hypervisor
 from servers.models import Operation, Server
 from servers.states import OPEN_OPERATION, OperationStatus, ServerStatus
+from vpsorg.api.references import named_by
 from vpsorg.errors import NotFound
-
-MAX_ID = 2**63 - 1
 
 
 def servers_of(account: Account) -> QuerySet[Server]:
@@ -22,19 +20,10 @@ def servers_of(account: Account) -> QuerySet[Server]:
 def one_server_of(account: Account, reference: str) -> Server:
     """A server of this account by id or uuid.  Raises NotFound, for somebody else's just as for nobody's."""
     servers = servers_of(account).select_related("plan", "os_version", "location", "usage")
-    found = servers.filter(_named_by(reference)).first()
+    found = servers.filter(named_by(reference)).first()
     if found is None:
         raise NotFound("There is no such server in this account.")
     return found
-
-
-def _named_by(reference: str) -> Q:
-    if reference.isascii() and reference.isdigit() and len(reference) < 20 and int(reference) <= MAX_ID:
-        return Q(pk=int(reference))
-    try:
-        return Q(uuid=UUID(reference)) if len(reference) == 36 else Q(pk=None)
-    except ValueError:
-        return Q(pk=None)
 
 
 def due_operations(now: datetime) -> QuerySet[Operation]:

@@ -16,7 +16,7 @@ from django.db.models import Sum
 from django.utils import timezone
 
 from accounts.models import Account, SshKey
-from accounts.services import balance_of
+from accounts.services import balance_of, record_use
 from inventory.services import claim, release
 from plans.models import Location, OsVersion, Plan
 from servers import lifecycle
@@ -62,6 +62,7 @@ def create_server(
         updated_at=now,
         settled_at=now,
     )
+    record_use(ssh_keys)
     server.usage = ResourceUsage.objects.create(server=server)
     wake(lifecycle.open_create(server, requested_by=requested_by).pk)
     return server

@@ -4,6 +4,7 @@ from django.urls import include, path
 urlpatterns = [
     path("admin/", admin.site.urls),
     path("api/v1/", include("servers.api.urls")),
+    path("api/v1/", include("accounts.api.urls")),
 ]
 
 handler400 = "vpsorg.api.errors.bad_request"

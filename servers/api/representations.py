@@ -1,10 +1,10 @@
 """How a server is told: the contract's fields, in the contract's order, and nothing that hides a query."""
 
-from datetime import datetime
 from typing import Any
 
 from servers.models import Server
 from servers.states import ServerStatus
+from vpsorg.api.times import utc
 
 PROVISIONING_MESSAGE = "Server is being provisioned. This may take 2-5 minutes."
 
@@ -77,8 +77,4 @@ def _os(server: Server) -> dict[str, Any]:
 
 
 def _times(server: Server) -> dict[str, str]:
-    return {"created_at": _utc(server.created_at), "updated_at": _utc(server.updated_at)}
-
-
-def _utc(moment: datetime) -> str:
-    return moment.strftime("%Y-%m-%dT%H:%M:%SZ")
+    return {"created_at": utc(server.created_at), "updated_at": utc(server.updated_at)}

@@ -4,7 +4,7 @@ from typing import Any
 
 from rest_framework import serializers
 
-MAX_ID = 2**63 - 1
+from vpsorg.api.references import MAX_ID
 
 
 class StrictInteger(serializers.IntegerField):
