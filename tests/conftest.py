@@ -51,11 +51,11 @@ class Customer:
         self.account = account
         self.token = token_for(account, *permissions)
         self._client = APIClient(raise_request_exception=False)
-        self._client.credentials(HTTP_AUTHORIZATION=f"Bearer {self.token}")
 
     def ask(self, method: str, path: str, body: Any = None, **headers: Any) -> Any:
-        """An answer of ``/api/v1<path>``; ``body`` is sent as JSON."""
-        return self._client.generic(method, f"/api/v1{path}", _json(body), "application/json", **headers)  # type: ignore[arg-type]
+        """An answer of ``/api/v1<path>``; ``body`` is sent as JSON.  ``headers`` win over ours."""
+        headers = {"HTTP_AUTHORIZATION": f"Bearer {self.token}", "CONTENT_TYPE": "application/json"} | headers
+        return self._client.generic(method, f"/api/v1{path}", _json(body), None, **headers)  # type: ignore[arg-type]
 
     def get(self, path: str, **headers: Any) -> Any:
         return self.ask("GET", path, **headers)
