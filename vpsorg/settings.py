@@ -104,6 +104,7 @@ REST_FRAMEWORK = {
     "DEFAULT_CONTENT_NEGOTIATION_CLASS": "vpsorg.api.rendering.AlwaysJSON",
     "DEFAULT_PAGINATION_CLASS": "vpsorg.api.paging.ContractPagination",
     "DEFAULT_FILTER_BACKENDS": ["django_filters.rest_framework.DjangoFilterBackend"],
+    "DEFAULT_METADATA_CLASS": "vpsorg.api.metadata.AllowedMethods",
     "EXCEPTION_HANDLER": "vpsorg.api.errors.render",
     "UNAUTHENTICATED_USER": None,
 }

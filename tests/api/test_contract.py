@@ -448,6 +448,14 @@ def test_a_wrong_method_is_told_the_right_ones(
 
 
 @pytest.mark.parametrize("path", [LIST, ONE])
+def test_options_tells_the_methods(alice: Customer, web_server: Server, path: str) -> None:
+    answer = alice.ask("OPTIONS", path)
+
+    assert answer.status_code == 200
+    assert "GET" in answer["Allow"].split(", ")
+
+
+@pytest.mark.parametrize("path", [LIST, ONE])
 def test_head_is_get_without_the_body(alice: Customer, web_server: Server, path: str) -> None:
     answer = alice.ask("HEAD", path)
 

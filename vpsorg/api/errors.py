@@ -9,7 +9,7 @@ from typing import Any
 
 from django.core.exceptions import RequestDataTooBig
 from django.http import HttpRequest, JsonResponse
-from rest_framework.exceptions import APIException, MethodNotAllowed, ValidationError
+from rest_framework.exceptions import APIException, ValidationError
 from rest_framework.response import Response
 from rest_framework.views import set_rollback
 
@@ -27,11 +27,8 @@ def render(error: Exception, context: dict[str, Any]) -> Response | None:
     if isinstance(error, ValidationError):
         return Response(error.detail, status=400)
     if isinstance(error, APIException):
-        headers = {}
-        if isinstance(error, MethodNotAllowed):
-            headers["Allow"] = ", ".join(context["view"].allowed_methods)
         body = {"detail": str(error.detail), "code": str(getattr(error.detail, "code", error.default_code))}
-        return Response(body, status=error.status_code, headers=headers)
+        return Response(body, status=error.status_code)
     return None
 
 
