@@ -51,7 +51,6 @@ def user_data(spec: MachineSpec) -> dict[str, Any]:
     debian" through a forced command, which ``disable_root`` switches off.  A list of users
     without ``default`` keeps that second user from being made.
     """
-    keys = list(spec.authorized_keys)
     return {
         "hostname": spec.hostname.partition(".")[0],
         "fqdn": spec.hostname,
@@ -60,8 +59,7 @@ def user_data(spec: MachineSpec) -> dict[str, Any]:
         "manage_etc_hosts": "localhost",
         "disable_root": False,
         "ssh_pwauth": False,
-        "ssh_authorized_keys": keys,
-        "users": [{"name": "root", "ssh_authorized_keys": keys}],
+        "users": [{"name": "root", "ssh_authorized_keys": list(spec.authorized_keys)}],
         "growpart": {"mode": "auto", "devices": ["/"]},
         "resize_rootfs": True,
     }

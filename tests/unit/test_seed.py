@@ -83,5 +83,5 @@ def test_nothing_that_somebody_typed_is_ever_parsed(text: str) -> None:
     hostile = files(seed_iso(spec(hostname=text, authorized_keys=(text,))))
     harmless = files(seed_iso(spec(hostname="x", authorized_keys=("x",))))
     assert hostile["meta-data"]["local-hostname"] == text
-    assert hostile["user-data"]["ssh_authorized_keys"] == [text]
+    assert hostile["user-data"]["users"] == [{"name": "root", "ssh_authorized_keys": [text]}]
     assert hostile["user-data"].keys() == harmless["user-data"].keys()
