@@ -1,0 +1,95 @@
+"""One contract, two kinds of libvirt: its in-memory ``test:///`` and a real one with QEMU."""
+
+import hashlib
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from tempfile import TemporaryDirectory
+from typing import Any
+
+import pytest
+
+from provisioning.hypervisors.base import Hypervisor, Image, MachineSpec
+from provisioning.hypervisors.storage_names import image_marker, image_volume
+from tests.contract.guests import boot
+from tests.contract.labs import Lab
+from tests.contract.wire import Wire
+
+
+@pytest.fixture(scope="session")
+def test_lab() -> Lab:
+    """libvirt's own pretence.  It takes no files, so the image is there by its name alone."""
+    image = Image(sha256="00" * 32)
+    lab = Lab(
+        "test:///default",
+        domain_type="test",
+        pool="default-pool",
+        network="default",
+        image=image,
+        takes_files=False,
+    )
+    for name in (image_volume(image), image_marker(image)):
+        lab.storage.createXML(f"<volume><name>{name}</name><capacity>0</capacity></volume>")
+    return lab
+
+
+@pytest.fixture(scope="session")
+def qemu_lab(qemu_uri: str, guest_image: Path) -> Lab:
+    image = Image(sha256=hashlib.sha256(guest_image.read_bytes()).hexdigest())
+    lab = Lab(qemu_uri, domain_type="qemu", pool="vps", network="vps", image=image)
+    lab.hypervisor.prepare()
+    lab.hypervisor.put_image(image, guest_image)
+    return lab
+
+
+@pytest.fixture(params=["test", "qemu"])
+def lab(request: pytest.FixtureRequest) -> Lab:
+    chosen: Lab = request.getfixturevalue(f"{request.param}_lab")
+    return chosen
+
+
+@pytest.fixture
+def hypervisor(lab: Lab) -> Hypervisor:
+    return lab.hypervisor
+
+
+@pytest.fixture
+def make_spec(lab: Lab) -> Iterator[Callable[..., MachineSpec]]:
+    """Specs of machines whose every trace is removed after the test."""
+    specs = []
+
+    def make(**changes: Any) -> MachineSpec:
+        specs.append(lab.spec(**changes))
+        return specs[-1]
+
+    yield make
+    for spec in specs:
+        lab.hypervisor.delete(spec.uuid)
+
+
+@pytest.fixture
+def spec(make_spec: Callable[..., MachineSpec]) -> MachineSpec:
+    return make_spec()
+
+
+@pytest.fixture
+def machine(lab: Lab, spec: MachineSpec) -> MachineSpec:
+    """A machine that is defined and off."""
+    lab.make(spec)
+    return spec
+
+
+@pytest.fixture
+def wire(qemu_lab: Lab) -> Iterator[Wire]:
+    with TemporaryDirectory(prefix="wire") as folder:  # not tmp_path: a socket's path has to be short
+        wire = Wire(Path(folder) / "socket", qemu_lab.uri)
+        yield wire
+        wire.close()
+
+
+@pytest.fixture(scope="session")
+def guest(qemu_lab: Lab) -> Iterator[MachineSpec]:
+    """A real guest, up, for tests that leave it so."""
+    spec = qemu_lab.spec(hostname="guest.example.com")
+    boot(qemu_lab, spec)
+    yield spec
+    qemu_lab.hypervisor.delete(spec.uuid)

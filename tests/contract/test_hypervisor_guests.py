@@ -1,0 +1,135 @@
+"""What only a real guest can prove."""
+
+import subprocess
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from pathlib import Path
+
+import libvirt
+import pytest
+
+from deploy.local.processes import as_root
+from provisioning.hypervisors.base import HypervisorError, MachineSpec, Power, Usage
+from servers.states import PowerState
+from tests.contract.guests import await_up, boot, run, until
+from tests.contract.labs import Lab
+
+
+@pytest.fixture
+def lab(qemu_lab: Lab) -> Lab:
+    return qemu_lab
+
+
+def qemu_pid(spec: MachineSpec) -> str:
+    """The QEMU process of a machine, wherever its namespace is."""
+    for folder in Path("/proc").glob("[0-9]*"):
+        try:
+            words = (folder / "cmdline").read_bytes().split(b"\0")
+        except OSError:
+            continue
+        if f"guest=vps-{spec.uuid},debug-threads=on".encode() in words:
+            return folder.name
+    raise AssertionError("its QEMU does not run")
+
+
+def send(name: str, spec: MachineSpec) -> None:
+    subprocess.run(as_root("kill", f"-{name}", qemu_pid(spec)), check=True)
+
+
+def test_the_guest_says_who_it_is_and_where(lab: Lab, guest: MachineSpec) -> None:
+    answer = lab.hypervisor.guest(guest.uuid)
+    assert answer is not None
+    assert answer.hostname == "guest.example.com"
+    assert set(answer.addresses) == {address.ip for address in guest.nics[0].addresses}
+
+
+def test_the_guest_has_its_key_and_its_whole_disk(lab: Lab, guest: MachineSpec) -> None:
+    assert run(lab, guest, "cat /root/.ssh/authorized_keys") == (0, "ssh-ed25519 AAAA alice@laptop\n")
+    assert run(lab, guest, "cat /sys/block/vda/size") == (0, f"{2**30 // 512}\n")
+
+
+def test_the_seed_cannot_be_written_by_the_guest(lab: Lab, guest: MachineSpec) -> None:
+    assert run(lab, guest, "cat /sys/block/vdb/ro") == (0, "1\n")
+
+
+def test_usage_is_plausible(lab: Lab, guest: MachineSpec) -> None:
+    run(lab, guest, "ping -c 3 203.0.113.1")
+
+    def sample_with_memory() -> Usage | None:
+        # The guest tells its memory every ten seconds; before it first does, all of it counts.
+        sample = lab.hypervisor.usage([guest.uuid])[guest.uuid]
+        return sample if sample.memory_used_mib < guest.memory_mib else None
+
+    sample: Usage = until(sample_with_memory, 30)
+    assert sample.cpu_time_ns > 10**9
+    assert sample.vcpus == 1
+    assert sample.memory_used_mib > 10
+    assert 0 < sample.disk_used_gib < 0.5
+    assert sample.received_bytes > 300
+    assert sample.sent_bytes > 300
+
+
+def test_a_guest_shuts_down_when_asked_and_its_console_is_kept_over_all_boots(
+    lab: Lab, make_spec: Callable[..., MachineSpec]
+) -> None:
+    spec = make_spec()
+    boot(lab, spec)
+    lab.hypervisor.shut_down(spec.uuid)
+    until(lambda: lab.hypervisor.power(spec.uuid).state == PowerState.OFF)
+    assert lab.hypervisor.power(spec.uuid).off_on_purpose
+    lab.hypervisor.start(spec.uuid)
+    await_up(lab, spec)
+    log = lab.hypervisor.console_log(spec.uuid)
+    assert log.count(b"vps-guest: booting") == 2
+    assert lab.hypervisor.console_log(spec.uuid, last_bytes=20) == log[-20:]
+
+
+def test_a_qemu_that_died_did_not_stop_on_purpose(lab: Lab, machine: MachineSpec) -> None:
+    lab.hypervisor.start(machine.uuid)
+    send("KILL", machine)
+    died = Power(state=PowerState.OFF, off_on_purpose=False)
+    until(lambda: lab.hypervisor.power(machine.uuid).state == PowerState.OFF, 10)
+    assert lab.hypervisor.power(machine.uuid) == died
+    assert lab.hypervisor.powers()[machine.uuid] == died
+
+
+def test_a_machine_that_is_not_booted_yet_has_no_guest(lab: Lab, machine: MachineSpec) -> None:
+    lab.hypervisor.start(machine.uuid)
+    assert lab.hypervisor.guest(machine.uuid) is None
+
+
+def test_a_hung_guest_is_still_counted_and_can_be_cut_off(lab: Lab, guest: MachineSpec) -> None:
+    with stopped(guest):
+        assert lab.hypervisor.guest(guest.uuid) is None
+        assert lab.hypervisor.power(guest.uuid).state == PowerState.RUNNING
+        assert lab.hypervisor.powers()[guest.uuid].state == PowerState.RUNNING
+
+
+@contextmanager
+def stopped(spec: MachineSpec) -> Iterator[None]:
+    send("STOP", spec)
+    try:
+        yield
+    finally:
+        send("CONT", spec)
+
+
+def test_libvirt_finds_nothing_wrong_with_the_definition(lab: Lab, machine: MachineSpec) -> None:
+    """Not checked at every define: it costs more than the define."""
+    definition = lab.domain(machine).XMLDesc(libvirt.VIR_DOMAIN_XML_INACTIVE)
+    lab.libvirt.defineXMLFlags(definition, libvirt.VIR_DOMAIN_DEFINE_VALIDATE)
+
+
+def test_a_new_seed_replaces_the_old_one(lab: Lab, machine: MachineSpec) -> None:
+    name = f"{machine.uuid}-seed.iso"
+    before = lab.storage.storageVolLookupByName(name).info()
+    for _ in range(3):
+        lab.hypervisor.write_seed(machine)
+    assert lab.storage.storageVolLookupByName(name).info()[1] == before[1]
+
+
+def test_what_cannot_take_files_takes_no_seed(test_lab: Lab) -> None:
+    spec = test_lab.spec()
+    with pytest.raises(HypervisorError, match="not supported"):
+        test_lab.hypervisor.write_seed(spec)
+    test_lab.hypervisor.delete(spec.uuid)

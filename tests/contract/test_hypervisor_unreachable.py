@@ -1,0 +1,120 @@
+"""A host that hangs, or is gone, costs its callers seconds.  What it has is then unknown, not off."""
+
+import os
+import socket
+import struct
+import subprocess
+import time
+from collections.abc import Callable, Iterator
+from concurrent.futures import ThreadPoolExecutor
+from contextlib import contextmanager
+from pathlib import Path
+
+import pytest
+
+from deploy.local.libvirtd import Libvirtd
+from deploy.local.processes import as_root
+from provisioning.hypervisors import libvirt_connection
+from provisioning.hypervisors.base import HostBusy, HostUnreachable
+from tests.contract.labs import Lab
+from tests.contract.wire import Wire
+
+BOUND_S = 15
+
+
+@contextmanager
+def taking_at_most(limit_s: float) -> Iterator[None]:
+    began = time.monotonic()
+    yield
+    assert time.monotonic() - began < limit_s
+
+
+@contextmanager
+def hanging(libvirtd: Libvirtd) -> Iterator[None]:
+    """libvirtd stopped in its tracks: its sockets are open and it does nothing."""
+    with socket.socket(socket.AF_UNIX) as end:
+        end.connect(str(libvirtd.socket))
+        credentials = end.getsockopt(socket.SOL_SOCKET, socket.SO_PEERCRED, struct.calcsize("3i"))
+    pid = str(struct.unpack("3i", credentials)[0])
+    subprocess.run(as_root("kill", "-STOP", pid), check=True)
+    try:
+        yield
+    finally:
+        subprocess.run(as_root("kill", "-CONT", pid), check=True)
+
+
+def test_a_host_where_nobody_listens_is_unreachable(qemu_lab: Lab, tmp_path: Path) -> None:
+    hypervisor = qemu_lab.driver(f"qemu+unix:///system?socket={tmp_path}/nobody")
+    with taking_at_most(1), pytest.raises(HostUnreachable):
+        hypervisor.powers()
+
+
+def test_a_libvirtd_that_hangs_is_given_up(qemu_lab: Lab, libvirtd: Libvirtd) -> None:
+    """Guard: setKeepAlive in libvirt_connection.py; without it this takes as long as a call may."""
+    hypervisor = qemu_lab.driver()
+    hypervisor.powers()
+    with hanging(libvirtd), taking_at_most(BOUND_S), pytest.raises(HostUnreachable):
+        hypervisor.powers()
+    hypervisor.powers()
+
+
+def test_a_host_that_never_answers_a_new_connection_is_given_up(
+    qemu_lab: Lab, wire: Wire, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Guard: the limit of opening, since keepalive has not begun by then.  All who wait share the wait."""
+    monkeypatch.setattr(libvirt_connection, "OPEN_LIMIT_S", 2)
+    hypervisor = qemu_lab.driver(wire.uri)
+    wire.silence()
+    with taking_at_most(4), ThreadPoolExecutor(4) as threads:
+        answers = [threads.submit(hypervisor.powers) for _ in range(4)]
+    assert {type(answer.exception()) for answer in answers} == {HostUnreachable}
+    wire.mend()
+    hypervisor.powers()
+
+
+def test_a_libvirtd_that_was_restarted_is_not_noticed(qemu_lab: Lab, wire: Wire) -> None:
+    hypervisor = qemu_lab.driver(wire.uri)
+    for _ in range(5):
+        hypervisor.powers()
+        wire.cut()
+        hypervisor.powers()
+
+
+def test_a_libvirtd_that_hangs_up_every_time_is_unreachable(qemu_lab: Lab, wire: Wire) -> None:
+    hypervisor = qemu_lab.driver(wire.uri)
+    hypervisor.powers()
+    wire.cut_after(0)
+    with taking_at_most(BOUND_S), pytest.raises(HostUnreachable):
+        hypervisor.powers()
+    wire.mend()
+    hypervisor.powers()
+
+
+def test_a_machine_that_hangs_does_not_make_its_host_unreachable(qemu_lab: Lab) -> None:
+    """Guard: the question in _given_up; without it one hung QEMU takes its host out of service."""
+    hypervisor = qemu_lab.driver()
+    with pytest.raises(HostBusy), taking_at_most(BOUND_S):
+        hypervisor._connection.call(0.5, lambda _: time.sleep(2))
+    hypervisor.powers()
+
+
+def test_a_child_of_a_process_that_was_connected_has_its_own_connection(qemu_lab: Lab) -> None:
+    """Guard: register_at_fork; without it parent and child read each other's answers from one socket."""
+    hypervisor = qemu_lab.driver()
+    hypervisor.powers()
+    code = _in_a_child(lambda: [hypervisor.powers() for _ in range(20)])
+    assert code == 0
+    hypervisor.powers()
+
+
+def _in_a_child(work: Callable[[], object]) -> int:
+    """The exit code of a forked child that did the work."""
+    child = os.fork()
+    if child == 0:
+        code = 1
+        try:
+            work()
+            code = 0
+        finally:
+            os._exit(code)
+    return os.waitstatus_to_exitcode(os.waitpid(child, 0)[1])
