@@ -1,0 +1,28 @@
+# One image for API, workers, beat and the migration; docker-compose.yml says which it is.
+FROM python:3.11-slim-bookworm AS build
+RUN apt-get update && apt-get install --yes --no-install-recommends gcc libc6-dev libvirt-dev pkg-config
+WORKDIR /srv/vps
+COPY requirements.lock .
+RUN python -m venv /srv/venv && /srv/venv/bin/pip install --no-cache-dir --require-hashes -r requirements.lock
+
+FROM python:3.11-slim-bookworm
+# openssh-client: libvirt reaches hosts by qemu+ssh:// through it.
+RUN apt-get update \
+    && apt-get install --yes --no-install-recommends libvirt0 openssh-client tini \
+    && rm -rf /var/lib/apt/lists/* \
+    && useradd --create-home --uid 1000 vps \
+    && install -d -o vps /var/lib/vps/images
+COPY --from=build /srv/venv /srv/venv
+WORKDIR /srv/vps
+COPY manage.py ./
+COPY vpsorg vpsorg
+COPY accounts accounts
+COPY plans plans
+COPY inventory inventory
+COPY servers servers
+COPY provisioning provisioning
+ENV PATH=/srv/venv/bin:$PATH PYTHONUNBUFFERED=1 VPS_IMAGE_DIR=/var/lib/vps/images
+USER vps
+EXPOSE 8000
+ENTRYPOINT ["tini", "--"]
+CMD ["gunicorn", "vpsorg.wsgi:application", "--bind", "0.0.0.0:8000", "--worker-class", "gthread", "--workers", "2", "--threads", "8"]
