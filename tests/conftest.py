@@ -44,6 +44,10 @@ def guest_image() -> Path:
     return GuestImage(VAR).build()
 
 
+# Made once: whitenoise looks through all static files for each handler.
+HANDLER = APIClient().handler
+
+
 class Customer:
     """One account with a token, and its way of talking to the API."""
 
@@ -51,6 +55,7 @@ class Customer:
         self.account = account
         self.token = token_for(account, *permissions)
         self._client = APIClient(raise_request_exception=False)
+        self._client.handler = HANDLER
 
     def ask(self, method: str, path: str, body: Any = None, **headers: Any) -> Any:
         """An answer of ``/api/v1<path>``; ``body`` is sent as JSON.  ``headers`` win over ours."""
@@ -99,7 +104,7 @@ def shop(db: None) -> dict[str, Any]:
     """One location with room and addresses, a plan and a system: the body of a create that is accepted."""
     location = LocationFactory.create()
     HypervisorFactory.create(location=location)
-    for network, gateway in (("203.0.113.0/24", "203.0.113.1"), ("2001:db8:113::/120", "2001:db8:113::1")):
+    for network, gateway in (("203.0.113.0/28", "203.0.113.1"), ("2001:db8:113::/124", "2001:db8:113::1")):
         add_ip_pool(
             location=location, network=ip_network(network), gateway=gateway, nameservers=[], reserved=set()
         )
