@@ -33,6 +33,7 @@ auth_unix_rw = "none"
 log_outputs = "3:stderr"
 END
 # For a laboratory only: guests run as root and nothing but their emulation confines them.
+# Under sudo a larger core file may not be asked for, and newer libvirts ask.
 cat >/etc/libvirt/qemu.conf <<END
 user = "root"
 group = "root"
@@ -41,6 +42,7 @@ cgroup_controllers = [ ]
 namespaces = [ ]
 stdio_handler = "file"
 remember_owner = 0
+max_core = 0
 END
 
 mount -t sysfs sysfs /sys # shows the interfaces of this network namespace
@@ -80,7 +82,7 @@ exec unshare --pid --fork --kill-child --mount-proc -- tini -- sh -c '
     exec 3<&0
     libvirtd --pid-file /run/libvirt/libvirtd.pid </dev/null 3<&- &
     libvirtd=$!
-    { read -r _; kill $libvirtd; } <&3 3<&- &
+    { read -r _; kill $libvirtd; sleep 3; kill -KILL $libvirtd; } <&3 3<&- &
     exec 3<&-
     wait $libvirtd
 '

@@ -186,7 +186,9 @@ class Process:
         except ProcessLookupError:
             pass
         except PermissionError:
-            subprocess.run(as_root("kill", f"-{what.value}", str(pid)), stderr=subprocess.DEVNULL)
+            # The shell's own kill: the program of that name is not on every machine.
+            kill = as_root("sh", "-c", f"kill -{what.value} {pid}")
+            subprocess.run(kill, stderr=subprocess.DEVNULL)
 
 
 class Service:
