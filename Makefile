@@ -32,11 +32,12 @@ check: setup ## style, types, import contracts, migrations
 	$(BIN)/lint-imports
 	$(BIN)/python -W ignore manage.py makemigrations --check --dry-run
 
-lock: ## bring requirements.lock up to date with pyproject.toml
+COMPILE = pip compile --quiet --universal --python-version 3.11 --generate-hashes --no-header pyproject.toml
+lock: ## bring both locks (the product's and the developers') up to date with pyproject.toml
 	@tools=$$(mktemp -d) && trap 'rm -rf "$$tools"' EXIT && python3 -m venv "$$tools" && \
 	"$$tools/bin/pip" install --quiet uv && \
-	"$$tools/bin/uv" pip compile --quiet --universal --python-version 3.11 --extra dev --generate-hashes \
-		--no-header --output-file requirements.lock pyproject.toml
+	"$$tools/bin/uv" $(COMPILE) --output-file requirements.lock && \
+	"$$tools/bin/uv" $(COMPILE) --output-file requirements-dev.lock --extra dev
 
 clean: ## stop leftovers and remove var, guests and data included
 	@if [ -x $(BIN)/python ]; then $(BIN)/python -m deploy.local clean; fi
