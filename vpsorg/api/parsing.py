@@ -31,7 +31,10 @@ class JSONParser(BaseParser):
         if not body.strip():
             return {}
         try:
-            return orjson.loads(body)
+            data = orjson.loads(body)
         except orjson.JSONDecodeError as error:
             where = f"line {error.lineno}, column {error.colno}"
             raise ParseError(f"The body is not valid JSON ({where}).", code="parse_error") from None
+        if not isinstance(data, dict):
+            raise ParseError("The body should be a JSON object.", code="parse_error")
+        return data
