@@ -7,7 +7,7 @@ import pytest
 
 from plans.models import Location
 from servers.models import Server
-from servers.states import PUBLIC_STATUSES
+from servers.states import PUBLIC_STATUSES, ServerStatus
 from tests.api.contract import is_complaint
 from tests.conftest import Customer
 from tests.factories import LocationFactory, OsVersionFactory, PlanFactory, ServerFactory
@@ -170,7 +170,7 @@ def test_there_is_a_largest_page_and_a_last_one(alice: Customer, field: str, val
 
 
 @pytest.mark.parametrize("status", PUBLIC_STATUSES)
-def test_each_status_finds_its_servers(alice: Customer, status: str) -> None:
+def test_each_status_finds_its_servers(alice: Customer, status: ServerStatus) -> None:
     servers = {word: give(alice, 1, status=word) for word in PUBLIC_STATUSES}
 
     answer = alice.get(f"/servers/?status={status}")
