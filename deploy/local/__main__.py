@@ -41,7 +41,7 @@ def parser() -> argparse.ArgumentParser:
 
     one = commands.add_parser("run", help="everything, until Ctrl-C; what make run does")
     one.add_argument(
-        "--port", type=int, default=os.environ.get("PORT") or 8000, help="the API's (8000, or PORT)"
+        "--port", type=port, default=os.environ.get("PORT") or "8000", help="the API's (8000, or PORT)"
     )
     one.set_defaults(do=lambda given: run(given.var, given.port))
 
@@ -61,6 +61,13 @@ def parser() -> argparse.ArgumentParser:
     one = commands.add_parser("clean", help="stop what still runs, and remove the folder with all data")
     one.set_defaults(do=lambda given: clean(given.var))
     return top
+
+
+def port(text: str) -> int:
+    """A TCP port that a program may choose; argparse makes the complaint of it."""
+    if not text.isdecimal() or not 0 < int(text) < 65536:
+        raise argparse.ArgumentTypeError(f"{text} should be a number from 1 to 65535")
+    return int(text)
 
 
 def enter(var: Path, name: str, words: list[str]) -> None:

@@ -13,6 +13,7 @@ import sys
 import time
 from collections.abc import Callable, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
+from contextlib import suppress
 from pathlib import Path
 from typing import IO, NamedTuple
 
@@ -179,10 +180,12 @@ class Process:
 
     def _send(self, pid: int, what: signal.Signals) -> None:
         """Send a signal; that the process is gone already is no error."""
+        if self._stop_children or what == signal.SIGKILL:
+            # Ours lead a group each; only under sudo they may not.
+            with suppress(ProcessLookupError, PermissionError):
+                os.killpg(pid, what)
         try:
-            # All of ours lead a group; when one does not listen, its members go with it.
-            to_all = self._stop_children or what == signal.SIGKILL
-            os.killpg(pid, what) if to_all else os.kill(pid, what)
+            os.kill(pid, what)
         except ProcessLookupError:
             pass
         except PermissionError:
