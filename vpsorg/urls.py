@@ -5,6 +5,7 @@ urlpatterns = [
     path("admin/", admin.site.urls),
     path("api/v1/", include("servers.api.urls")),
     path("api/v1/", include("accounts.api.urls")),
+    path("api/v1/", include("inventory.api.urls")),
 ]
 
 handler400 = "vpsorg.api.errors.bad_request"

@@ -6,15 +6,44 @@ from django.db.models import QuerySet
 from rest_framework import status
 from rest_framework.request import Request
 from rest_framework.response import Response
+from rest_framework.views import APIView
 from rest_framework.viewsets import GenericViewSet
 
 from accounts import services
 from accounts.api.serializers import NewSshKey
-from accounts.authentication import account_of
+from accounts.authentication import account_of, token_of
 from accounts.models import SshKey
 from vpsorg.api.references import named_by
 from vpsorg.api.times import utc
 from vpsorg.errors import NotFound
+
+
+class AccountView(APIView):
+    """Who the token belongs to and what it may do.  Open to any active token."""
+
+    resource = None
+
+    def get(self, request: Request) -> Response:
+        account, token = account_of(request), token_of(request)
+        return Response(
+            {
+                "account": {
+                    "email": account.email,
+                    "first_name": account.first_name,
+                    "last_name": account.last_name,
+                    "company_name": account.company_name,
+                    "created_at": account.created_at.date().isoformat(),
+                },
+                "token": {
+                    "name": token.name,
+                    "permissions": token.permissions,
+                    "prefix": token.prefix,
+                    "created_at": utc(token.created_at),
+                    "last_used_at": token.last_used_at and utc(token.last_used_at),
+                    "expires_at": token.expires_at and utc(token.expires_at),
+                },
+            }
+        )
 
 
 class SshKeyViewSet(GenericViewSet[SshKey]):
