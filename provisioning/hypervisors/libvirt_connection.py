@@ -20,7 +20,7 @@ from weakref import WeakSet
 import libvirt
 
 from .base import HostBusy, HostUnreachable, HypervisorError
-from .libvirt_errors import is_about_the_host, translate
+from .libvirt_errors import is_about_the_host, is_lost, translate
 
 logger = logging.getLogger(__name__)
 
@@ -44,18 +44,18 @@ class LibvirtConnection:
     def call(self, limit_s: float, body: Callable[[Connection], Result]) -> Result:
         """What the body makes of the open connection; libvirt's errors come out as ours.
 
-        A libvirtd that was restarted has hung up, and we notice it only now: then, and only then, the
-        body is run once more, on a new connection.
+        The body is run once more in two cases: when libvirtd was restarted, so that it had hung up and we
+        notice it only now; and when libvirt-python lost the error.
         """
         connection, is_new = self._connect()
         began = monotonic()
         try:
             return self._run(connection, limit_s, body)
         except libvirt.libvirtError as error:
-            silent = monotonic() - began > KEEPALIVE_S
-            if is_new or silent or not is_about_the_host(error):
+            hung_up = not is_new and is_about_the_host(error) and monotonic() - began < KEEPALIVE_S
+            if not hung_up and not is_lost(error):
                 raise translate(error, self.uri) from error
-            logger.info("%s: connection lost, opening it again: %s", self.uri, error)
+            logger.info("%s: once more, after: %s", self.uri, error)
         try:
             return self._run(self._connect()[0], limit_s, body)
         except libvirt.libvirtError as error:
@@ -115,17 +115,25 @@ def _open(uri: str) -> Connection:
 
 def _within(limit_s: float, call: Callable[[], Result]) -> Result:
     """The call's value.  Raises TimeoutError when it takes longer; the call then goes on by itself."""
-    future: Future[Result] = Future()
-
-    def run() -> None:
-        try:
-            future.set_result(call())
-        except BaseException as error:
-            future.set_exception(error)
-
+    answer: Future[Result] = Future()
     # A thread for each call, as one that hangs is lost; not a pool, which waits for its threads at exit.
-    threading.Thread(target=copy_context().run, args=[run], name="libvirt-call", daemon=True).start()
-    return future.result(timeout=limit_s)
+    run = copy_context().run
+    threading.Thread(target=run, args=[_settle, answer, call], name="libvirt-call", daemon=True).start()
+    try:
+        return answer.result(timeout=limit_s)
+    finally:
+        del answer  # see _settle
+
+
+def _settle(answer: Future[Result], call: Callable[[], Result]) -> None:
+    try:
+        answer.set_result(call())
+    except BaseException as error:
+        answer.set_exception(error)
+    finally:
+        # The answer holds the error, whose traceback holds this frame.  Left to the garbage collector, such
+        # a circle ends in any thread at any moment, and with it the libvirt objects in it: see is_lost.
+        del answer
 
 
 _instances: WeakSet[LibvirtConnection] = WeakSet()

@@ -40,6 +40,15 @@ def is_about_the_host(error: libvirt.libvirtError) -> bool:
     return error.get_error_domain() in _WIRE
 
 
+def is_lost(error: libvirt.libvirtError) -> bool:
+    """Whether libvirt-python has lost what libvirt said: it did not do it, and why is unknown.
+
+    Freeing any libvirt object clears the thread's last error; the garbage collector may do so
+    between a call's failure and the moment when Python asks for the error.
+    """
+    return error.get_error_code() is None
+
+
 def is_pool_busy(error: libvirt.libvirtError) -> bool:
     """Whether a volume is in use, or the whole pool: libvirt has no code for either."""
     if error.get_error_domain() != libvirt.VIR_FROM_STORAGE:

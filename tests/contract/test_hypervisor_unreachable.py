@@ -1,21 +1,25 @@
 """A host that hangs, or is gone, costs its callers seconds.  What it has is then unknown, not off."""
 
+import gc
 import os
 import socket
 import struct
 import subprocess
 import time
 from collections.abc import Callable, Iterator
-from concurrent.futures import ThreadPoolExecutor
-from contextlib import contextmanager
+from concurrent.futures import Future, ThreadPoolExecutor
+from contextlib import contextmanager, suppress
 from pathlib import Path
+from typing import Any
+from uuid import uuid4
 
+import libvirt
 import pytest
 
 from deploy.local.libvirtd import Libvirtd
 from deploy.local.processes import as_root
 from provisioning.hypervisors import libvirt_connection
-from provisioning.hypervisors.base import HostBusy, HostUnreachable
+from provisioning.hypervisors.base import HostBusy, HostUnreachable, MachineNotFound
 from tests.contract.labs import Lab
 from tests.contract.wire import Wire
 
@@ -96,6 +100,38 @@ def test_a_machine_that_hangs_does_not_make_its_host_unreachable(qemu_lab: Lab) 
     with pytest.raises(HostBusy), taking_at_most(BOUND_S):
         hypervisor._connection.call(0.5, lambda _: time.sleep(2))
     hypervisor.powers()
+
+
+def test_an_error_that_libvirt_python_lost_is_asked_for_again(test_lab: Lab) -> None:
+    """Guard: is_lost; the garbage collector clears libvirt's last error now and then."""
+    lost = libvirt.libvirtError("virDomainLookupByUUIDString() failed")
+    assert lost.get_error_code() is None
+    answers = iter([lost])
+
+    def body(host: Any) -> str:
+        for answer in answers:
+            raise answer
+        return str(host.getType())
+
+    assert test_lab.driver()._connection.call(5, body) == "TEST"
+
+
+def test_no_libvirt_object_is_left_to_the_garbage_collector(test_lab: Lab) -> None:
+    """Guard: the two ``del answer`` in libvirt_connection.py."""
+    gc.collect()
+    gc.disable()
+    try:
+        for _ in range(5):
+            with suppress(MachineNotFound):
+                test_lab.hypervisor.power(uuid4())
+        gc.set_debug(gc.DEBUG_SAVEALL)
+        gc.collect()
+        left = [thing for thing in gc.garbage if isinstance(thing, Future | libvirt.libvirtError)]
+    finally:
+        gc.set_debug(0)
+        gc.garbage.clear()
+        gc.enable()
+    assert left == []
 
 
 def test_a_child_of_a_process_that_was_connected_has_its_own_connection(qemu_lab: Lab) -> None:
