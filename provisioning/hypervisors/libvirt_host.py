@@ -21,18 +21,28 @@ def facts(connection: Any, pool_name: str, networks: Sequence[str]) -> HostFacts
     for thing in (pool, *map(connection.networkLookupByName, networks)):
         if not thing.isActive():
             raise HostMisconfigured(f"{thing.name()} is not started")
-    _, memory_mib, vcpus, *_ = connection.getInfo()
     _, capacity, _, available = pool.info()
     version = connection.getLibVersion()
     return HostFacts(
         hostname=connection.getHostname(),
         libvirt_version=f"{version // 1_000_000}.{version // 1000 % 1000}.{version % 1000}",
         domain_type=_domain_type(connection),
-        vcpus=vcpus,
-        memory_mib=memory_mib,
+        vcpus=connection.getInfo()[2],
+        memory_mib=_memory_mib(connection),
         disk_gib=capacity // 2**30,
         disk_free_gib=available // 2**30,
     )
+
+
+def _memory_mib(connection: Any) -> int:
+    """The kernel's total.  ``getInfo`` adds up NUMA nodes, which falls short while a balloon is inflated."""
+    try:
+        kibibytes = connection.getMemoryStats(libvirt.VIR_NODE_MEMORY_STATS_ALL_CELLS)["total"]
+    except libvirt.libvirtError as error:
+        if error.get_error_code() != libvirt.VIR_ERR_NO_SUPPORT:
+            raise
+        return int(connection.getInfo()[1])
+    return int(kibibytes) // 1024
 
 
 def _domain_type(connection: Any) -> str:
