@@ -64,12 +64,12 @@ HOSTILE_HOSTNAMES = HOSTILE | {
 
 NO_STRING = [1, 0, 1.5, True, None, [], {}, ["web"], {"web": "web"}]
 NO_INTEGER = ["1", "", "one", 1.0, 1.5, 1e3, True, False, [], [1], {}, {"id": 1}]
-NO_ID = [0, -1, 2**63, 2**64, -(2**63), 10**30, -(10**30)]
+NO_ID: list[Any] = ["00000000-0000-0000-0000-000000000000", 0, -1, 2**63, 2**64, -(2**63), 10**30, -(10**30)]
 NO_BOOLEAN = ["true", "yes", "", 1, 0, None, [], {}, [True]]
 WRONG_TYPES: dict[str, list[Any]] = {
     "name": NO_STRING,
     "hostname": NO_STRING,
-    "location": NO_STRING,
+    "location": [*NO_ID, 1.5, True, None, [], {}, ["us-west"], {"code": "us-west"}],
     "plan_id": [*NO_INTEGER, *NO_ID, None],
     "os_id": [*NO_INTEGER, *NO_ID, None],
     "ssh_key_id": [*NO_INTEGER, *NO_ID],
