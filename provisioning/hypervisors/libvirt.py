@@ -10,7 +10,7 @@ import logging
 from collections.abc import Callable, Mapping, Sequence
 from functools import wraps
 from pathlib import Path
-from typing import Any, Concatenate, ParamSpec, TypeVar
+from typing import Concatenate, ParamSpec, TypeVar
 from uuid import UUID
 
 import libvirt
@@ -18,22 +18,16 @@ import libvirt
 from . import (
     domain_xml,
     libvirt_disks,
+    libvirt_domains,
     libvirt_guest,
     libvirt_host,
     libvirt_images,
     libvirt_observation,
     storage_names,
 )
-from .base import (
-    Guest,
-    HostFacts,
-    Image,
-    MachineSpec,
-    Power,
-    Usage,
-    Volume,
-)
+from .base import Guest, HostFacts, Image, MachineSpec, Power, Usage, Volume
 from .libvirt_connection import Connection, LibvirtConnection
+from .libvirt_domains import find, get
 from .libvirt_errors import is_about_traffic_control
 from .libvirt_storage import StoragePool
 from .seed import seed_iso
@@ -47,9 +41,6 @@ SAMPLE_S = 20  # a hung QEMU holds up the whole sample, and is passed over in th
 QUICK_S = 40  # longer than libvirt itself waits (30 s) for a job on the same domain to end
 SLOW_S = 180  # the first question to a fresh libvirtd: it tries every QEMU first
 COPY_S = 1800
-
-_WITH_SAVED = libvirt.VIR_DOMAIN_UNDEFINE_MANAGED_SAVE | libvirt.VIR_DOMAIN_UNDEFINE_SNAPSHOTS_METADATA
-_WITH_ALL = _WITH_SAVED | libvirt.VIR_DOMAIN_UNDEFINE_CHECKPOINTS_METADATA | libvirt.VIR_DOMAIN_UNDEFINE_NVRAM
 
 
 def _on_host(
@@ -104,7 +95,11 @@ class LibvirtHypervisor:
 
     @_on_host(QUICK_S)
     def create_disk(self, host: Connection, spec: MachineSpec) -> None:
-        libvirt_disks.create_disk(StoragePool(host, self._pool), spec, is_new=_find(host, spec.uuid) is None)
+        libvirt_disks.create_disk(StoragePool(host, self._pool), spec, is_new=find(host, spec.uuid) is None)
+
+    @_on_host(QUICK_S)
+    def grow_disk(self, host: Connection, spec: MachineSpec) -> None:
+        libvirt_disks.grow_disk(StoragePool(host, self._pool), spec)
 
     @_on_host(QUICK_S)
     def write_seed(self, host: Connection, spec: MachineSpec) -> None:
@@ -131,58 +126,43 @@ class LibvirtHypervisor:
 
     @_on_host(SLOW_S)
     def start(self, host: Connection, machine: UUID) -> None:
-        domain = _domain(host, machine)
-        if self._power_on(host, domain):
-            logger.info("started machine %s", machine)
-        elif domain.state()[0] == libvirt.VIR_DOMAIN_PAUSED:
-            domain.resume()
-            logger.info("resumed machine %s", machine)
-
-    def _power_on(self, host: Connection, domain: Any) -> bool:
+        domain = get(host, machine)
         try:
-            return _reach(domain, True, domain.create)
+            libvirt_domains.start(domain)
         except libvirt.libvirtError as error:
             if not is_about_traffic_control(error):
                 raise
             logger.warning("%s cannot limit the speed of a network card: %s", self.uri, error)
-        # Such a kernel has no other way: a server without its limit, then, rather than no server.
-        self._limits_speed = False
-        host.defineXML(domain_xml.without_speed_limits(domain.XMLDesc(libvirt.VIR_DOMAIN_XML_INACTIVE)))
-        return _reach(domain, True, domain.create)
+            # Such a kernel has no other way: a server without its limit, then, rather than no server.
+            self._limits_speed = False
+            libvirt_domains.remove_speed_limits(host, domain)
+            libvirt_domains.start(domain)
 
     @_on_host(QUICK_S)
     def shut_down(self, host: Connection, machine: UUID) -> None:
-        domain = _domain(host, machine)
-        _reach(domain, False, lambda: _press_power_button(domain))
+        libvirt_domains.shut_down(get(host, machine))
 
     @_on_host(QUICK_S)
     def power_off(self, host: Connection, machine: UUID) -> None:
-        domain = _domain(host, machine)
-        if _reach(domain, False, domain.destroy):
-            logger.info("powered off machine %s", machine)
+        libvirt_domains.power_off(get(host, machine))
 
     @_on_host(QUICK_S)
     def delete(self, host: Connection, machine: UUID) -> None:
-        if domain := _find(host, machine):
-            _reach(domain, False, domain.destroy)
-            _undefine(domain)
-            logger.info("undefined machine %s", machine)
+        if domain := find(host, machine):
+            libvirt_domains.remove(domain)
         pool = StoragePool(host, self._pool)
         pool.refresh()  # virtlogd may have made more logs (.log.0), of which libvirt does not know
-        for volume in _ours(pool):
+        for volume in pool.ours():
             if volume.machine == machine:
                 pool.remove(volume.name)
 
     @_on_host(QUICK_S)
     def rename(self, host: Connection, machine: UUID, name: str) -> None:
-        domain = _domain(host, machine)
-        live = libvirt.VIR_DOMAIN_AFFECT_LIVE if domain.isActive() else 0
-        scope = libvirt.VIR_DOMAIN_AFFECT_CONFIG | live
-        domain.setMetadata(libvirt.VIR_DOMAIN_METADATA_TITLE, domain_xml.checked(name), None, None, scope)
+        libvirt_domains.rename(get(host, machine), name)
 
     @_on_host(QUICK_S)
     def power(self, host: Connection, machine: UUID) -> Power:
-        return libvirt_observation.power_of(*_domain(host, machine).state())
+        return libvirt_observation.power_of(*get(host, machine).state())
 
     @_on_host(QUICK_S)
     def powers(self, host: Connection) -> Mapping[UUID, Power]:
@@ -194,7 +174,7 @@ class LibvirtHypervisor:
 
     @_on_host(QUICK_S)
     def guest(self, host: Connection, machine: UUID) -> Guest | None:
-        return libvirt_guest.guest(_domain(host, machine))
+        return libvirt_guest.guest(get(host, machine))
 
     @_on_host(QUICK_S)
     def console_log(self, host: Connection, machine: UUID, last_bytes: int = 65536) -> bytes:
@@ -206,56 +186,4 @@ class LibvirtHypervisor:
     def volumes(self, host: Connection) -> list[Volume]:
         pool = StoragePool(host, self._pool)
         pool.refresh()
-        return _ours(pool)
-
-
-def _domain(host: Connection, machine: UUID) -> Any:
-    return host.lookupByUUIDString(str(machine))
-
-
-def _find(host: Connection, machine: UUID) -> Any | None:
-    try:
-        return _domain(host, machine)
-    except libvirt.libvirtError as error:
-        if error.get_error_code() != libvirt.VIR_ERR_NO_DOMAIN:
-            raise
-        return None
-
-
-def _ours(pool: StoragePool) -> list[Volume]:
-    return [volume for name in pool.names() if (volume := storage_names.parse(name))]
-
-
-def _reach(domain: Any, active: bool, verb: Callable[[], Any]) -> bool:
-    """Do it, unless it is so already or becomes so meanwhile: libvirt has no code for that;
-    return whether we did it."""
-    if bool(domain.isActive()) == active:
-        return False
-    try:
-        verb()
-    except libvirt.libvirtError:
-        if bool(domain.isActive()) != active:
-            raise
-        return False
-    return True
-
-
-def _press_power_button(domain: Any) -> None:
-    try:
-        # Without the flag libvirt would ask the guest agent first, and wait for it.
-        domain.shutdownFlags(libvirt.VIR_DOMAIN_SHUTDOWN_ACPI_POWER_BTN)
-    except libvirt.libvirtError as error:
-        if error.get_error_code() != libvirt.VIR_ERR_INVALID_ARG:
-            raise
-        domain.shutdown()  # a kind of machine that has no such button
-
-
-def _undefine(domain: Any) -> None:
-    try:
-        domain.undefineFlags(_WITH_ALL)
-    except libvirt.libvirtError as error:
-        if error.get_error_code() == libvirt.VIR_ERR_INVALID_ARG:
-            # A libvirt driver refuses flags for what its machines never have.
-            domain.undefineFlags(_WITH_SAVED)
-        elif error.get_error_code() != libvirt.VIR_ERR_NO_DOMAIN:
-            raise
+        return pool.ours()

@@ -33,3 +33,7 @@ def create_disk(pool: StoragePool, spec: MachineSpec, *, is_new: bool) -> None:
         raise HypervisorError(f"{spec.disk_gib} GiB are too small for the image: {image}")
     pool.clone(image, disk, spec.disk_gib * _GIB)
     logger.info("created disk %s", disk)
+
+
+def grow_disk(pool: StoragePool, spec: MachineSpec) -> None:
+    pool.grow(disk_volume(spec.uuid), spec.disk_gib * _GIB)

@@ -4,11 +4,14 @@ import logging
 import xml.etree.ElementTree as ET
 from collections.abc import Iterable, Iterator
 from contextlib import contextmanager, suppress
+from functools import cached_property
 from time import monotonic, sleep
 from typing import Any
 
 import libvirt
 
+from . import storage_names
+from .base import Volume
 from .libvirt_errors import is_pool_busy
 
 logger = logging.getLogger(__name__)
@@ -26,8 +29,11 @@ class StoragePool:
 
     def path(self, name: str) -> str:
         """Where on the host the volume of this name is, or would be."""
-        pool = ET.fromstring(self._pool.XMLDesc())  # noqa: S314 (libvirt's own words)
-        return f"{pool.findtext('target/path')}/{name}"
+        return f"{self._folder}/{name}"
+
+    @cached_property
+    def _folder(self) -> str | None:
+        return ET.fromstring(self._pool.XMLDesc()).findtext("target/path")  # noqa: S314 (libvirt's own words)
 
     def find(self, name: str) -> Any | None:
         try:
@@ -42,8 +48,10 @@ class StoragePool:
         volume = ET.fromstring(self._pool.storageVolLookupByName(name).XMLDesc())  # noqa: S314
         return volume.findtext("backingStore/path")
 
-    def names(self) -> list[str]:
-        return [volume.name() for volume in self._pool.listAllVolumes()]
+    def ours(self) -> list[Volume]:
+        """Our files, as far as libvirt knows them."""
+        names = [volume.name() for volume in self._pool.listAllVolumes()]
+        return [ours for name in names if (ours := storage_names.parse(name))]
 
     def create(self, name: str, size_bytes: int) -> Any:
         """A new raw volume that takes no space yet."""
@@ -67,14 +75,22 @@ class StoragePool:
 
     def remove(self, name: str) -> None:
         """Delete the volume.  Gone already is done."""
-        if volume := self.find(name):
-            volume.delete()
+        try:
+            self._pool.storageVolLookupByName(name).delete()
             logger.info("deleted volume %s", name)
+        except libvirt.libvirtError as error:
+            if error.get_error_code() != libvirt.VIR_ERR_NO_STORAGE_VOL:
+                raise
 
     def size_bytes(self, name: str) -> int:
         """What the volume shows to a guest, or the length of a raw one."""
         _, capacity, _ = self._pool.storageVolLookupByName(name).info()
         return int(capacity)
+
+    def grow(self, name: str, size_bytes: int) -> None:
+        """Make the volume show this much to a guest, if it shows less."""
+        if self.size_bytes(name) < size_bytes:
+            self._pool.storageVolLookupByName(name).resize(size_bytes)
 
     def refresh(self) -> None:
         """Read the folder anew.

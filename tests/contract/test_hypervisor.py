@@ -77,6 +77,14 @@ def test_deleting_removes_the_machine_and_every_file_of_it(
     assert [name for name in lab.files() if name.startswith(str(machine.uuid))] == []
 
 
+def test_of_two_who_delete_at_once_both_succeed(lab: Lab, machine: MachineSpec) -> None:
+    for _ in range(5):
+        lab.make(machine)
+        with ThreadPoolExecutor(4) as threads:
+            list(threads.map(lambda _: lab.hypervisor.delete(machine.uuid), range(4)))
+        assert [name for name in lab.files() if name.startswith(str(machine.uuid))] == []
+
+
 def test_files_of_which_libvirt_does_not_know_are_deleted_too(qemu_lab: Lab) -> None:
     """Guard: refresh in delete; virtlogd makes such files when a console's log grows."""
     machine = uuid4()
