@@ -168,7 +168,13 @@ class Hypervisor(Protocol):
         """
 
     def create_disk(self, spec: MachineSpec) -> None:
-        """Make the root disk: a linked clone of the cached image, ``disk_gib`` large."""
+        """Make the root disk: a linked clone of the cached image, ``disk_gib`` large.
+
+        A disk that is there already is never replaced by another.
+        """
+
+    def grow_disk(self, spec: MachineSpec) -> None:
+        """Make the root disk ``disk_gib`` large, if it is smaller.  The machine must be off."""
 
     def write_seed(self, spec: MachineSpec) -> None:
         """Write what the guest reads at its next boot (cloud-init NoCloud), replacing what was there.
@@ -183,10 +189,13 @@ class Hypervisor(Protocol):
         """Power on.  Raises MachineNotFound."""
 
     def shut_down(self, machine: UUID) -> None:
-        """Ask the guest to power itself off (ACPI).  Returns at once; it may take the guest minutes."""
+        """Ask the guest to power itself off (ACPI).  Returns at once; it may take the guest minutes.
+
+        Raises MachineNotFound.
+        """
 
     def power_off(self, machine: UUID) -> None:
-        """Cut the power.  The guest loses what it had not written."""
+        """Cut the power.  The guest loses what it had not written.  Raises MachineNotFound."""
 
     def delete(self, machine: UUID) -> None:
         """Cut the power; remove the machine, its disk, its seed and its log.  Gone already is done."""
@@ -201,7 +210,7 @@ class Hypervisor(Protocol):
         """The power of every machine of ours on the host, by one bulk call."""
 
     def usage(self, machines: list[UUID]) -> Mapping[UUID, Usage]:
-        """A sample of each of these machines that runs.  What is off or gone is left out."""
+        """A sample of each of these machines that runs.  What is off, gone or too busy to say is left out."""
 
     def guest(self, machine: UUID) -> Guest | None:
         """What the guest agent says; None while it does not answer.  Raises MachineNotFound."""
