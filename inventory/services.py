@@ -34,6 +34,26 @@ def claim(location: Location, *, vcpus: int, memory_mib: int, disk_gib: int) -> 
 
 
 @transaction.atomic
+def resize(placement: Placement, *, vcpus: int, memory_mib: int, disk_gib: int) -> None:
+    """Make a claim larger or smaller on its host.  Raises NoCapacity, and then it stays as it was."""
+    host = Hypervisor.objects.filter(
+        pk=placement.hypervisor_id,
+        vcpus__gte=F("vcpus_used") + vcpus - placement.vcpus,
+        memory_mib__gte=F("memory_mib_used") + memory_mib - placement.memory_mib,
+        disk_gib__gte=F("disk_gib_used") + disk_gib - placement.disk_gib,
+    )
+    taken = host.update(
+        vcpus_used=F("vcpus_used") + vcpus - placement.vcpus,
+        memory_mib_used=F("memory_mib_used") + memory_mib - placement.memory_mib,
+        disk_gib_used=F("disk_gib_used") + disk_gib - placement.disk_gib,
+    )
+    if not taken:
+        raise NoCapacity("The server's host has no room for this plan. Choose another plan.", field="plan")
+    placement.vcpus, placement.memory_mib, placement.disk_gib = vcpus, memory_mib, disk_gib
+    placement.save(update_fields=["vcpus", "memory_mib", "disk_gib"])
+
+
+@transaction.atomic
 def release(placement: Placement) -> None:
     """Give a placement's room and addresses back.  An address rests before it is given out again."""
     Hypervisor.objects.filter(pk=placement.hypervisor_id).update(

@@ -63,10 +63,11 @@ def _work(job: Job) -> None:
 
 
 def _walk(job: Job) -> None:
-    for step in _remaining(WORKFLOWS[OperationKind(job.operation.kind)], job.operation.step):
+    steps = WORKFLOWS[OperationKind(job.operation.kind)]
+    for step in _remaining(steps, job.operation.step):
         if _is_overdue(job):
             raise GaveUp("deadline_exceeded", "This took too long and was given up.")
-        lifecycle.enter(job.operation, step.__name__)
+        lifecycle.enter(job.operation, step.__name__, progress=100 * steps.index(step) // len(steps))
         step(job)
 
 

@@ -4,11 +4,12 @@ import os
 from functools import lru_cache
 from ipaddress import ip_address, ip_interface
 
-from inventory.models import Hypervisor, IpAddress, Placement
+from inventory.models import Hypervisor, Placement
 from inventory.services import network_of
+from plans.models import Plan
 from provisioning.hypervisors import base
 from provisioning.hypervisors.libvirt import LibvirtHypervisor
-from servers.models import Server
+from servers.models import Operation, Server
 
 
 def connect(hypervisor: Hypervisor) -> base.Hypervisor:
@@ -35,8 +36,9 @@ def host_of(server: Server) -> base.Hypervisor:
     return connect(placement_of(server).hypervisor)
 
 
-def spec_of(server: Server) -> base.MachineSpec:
-    """All that the host must know to make this server's machine.  Raises MachineNotFound."""
+def spec_of(operation: Operation) -> base.MachineSpec:
+    """All that the host must know to make the machine as this operation wants it.  Raises MachineNotFound."""
+    server = operation.server
     placement = placement_of(server)
     return base.MachineSpec(
         uuid=server.uuid,
@@ -46,23 +48,20 @@ def spec_of(server: Server) -> base.MachineSpec:
         vcpus=placement.vcpus,
         memory_mib=placement.memory_mib,
         disk_gib=placement.disk_gib,
-        image=base.Image(sha256=server.os_version.image_sha256),
-        nics=(_nic_of(server, placement.mac, placement.hypervisor.network, _addresses_of(placement)),),
+        image=base.Image(sha256=(operation.os_version or server.os_version).image_sha256),
+        nics=(_nic_of(placement, operation.plan or server.plan),),
         authorized_keys=tuple(server.authorized_keys),
     )
 
 
-def _addresses_of(placement: Placement) -> list[IpAddress]:
-    return list(placement.addresses.select_related("pool").order_by("pool__family"))
-
-
-def _nic_of(server: Server, mac: str, network: str, addresses: list[IpAddress]) -> base.Nic:
+def _nic_of(placement: Placement, plan: Plan) -> base.Nic:
+    addresses = list(placement.addresses.select_related("pool").order_by("pool__family"))
     pools = [address.pool for address in addresses]
     return base.Nic(
-        mac=mac,
-        network=network,
+        mac=placement.mac,
+        network=placement.hypervisor.network,
         addresses=tuple(ip_interface(f"{a.address}/{network_of(a.pool).prefixlen}") for a in addresses),
         gateways=tuple(ip_address(pool.gateway) for pool in pools),
         nameservers=tuple(ip_address(text) for pool in pools for text in pool.nameservers),
-        speed_mbps=server.plan.speed_mbps,
+        speed_mbps=plan.speed_mbps,
     )

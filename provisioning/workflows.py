@@ -18,7 +18,7 @@ from provisioning import hosts
 from provisioning.hypervisors.base import Hypervisor, MachineSpec
 from servers import lifecycle, services
 from servers.models import Operation, Server
-from servers.states import OperationKind, PowerState
+from servers.states import OperationKind, PowerState, ServerStatus
 
 ASK_TO_SHUT_DOWN_EVERY = 10  # seconds: a guest that was still booting missed the first time
 
@@ -55,12 +55,20 @@ class Job:
 
     @cached_property
     def spec(self) -> MachineSpec:
-        return hosts.spec_of(self.server)
+        return hosts.spec_of(self.operation)
 
     @property
     def seconds_in_step(self) -> float:
         since = self.operation.step_since or timezone.now()
         return (timezone.now() - since).total_seconds()
+
+    @property
+    def was_active(self) -> bool:
+        return self.operation.status_before == ServerStatus.ACTIVE
+
+    def forget_spec(self) -> None:
+        """What the machine should be has changed: ask the rows again."""
+        self.__dict__.pop("spec", None)
 
     def power(self) -> PowerState:
         return self.host.power(self.server.uuid).state
@@ -146,17 +154,69 @@ def release_claims(job: Job) -> None:
     services.release_claims(server=job.server)
 
 
+def cut_power(job: Job) -> None:
+    job.host.power_off(job.server.uuid)
+
+
+def grow_disk(job: Job) -> None:
+    job.host.grow_disk(job.spec)
+
+
+def adopt(job: Job) -> None:
+    lifecycle.adopt(job.operation)
+
+
+def power_on_again(job: Job) -> None:
+    if job.was_active:
+        power_on(job)
+
+
+def await_guest_again(job: Job) -> None:
+    if job.was_active:
+        await_guest(job)
+
+
+def return_claims(job: Job) -> None:
+    """Unless the new plan was adopted already: then it stays the server's."""
+    services.return_claims(operation=job.operation)
+    job.forget_spec()
+
+
 K = OperationKind
 
 WORKFLOWS: dict[OperationKind, tuple[Step, ...]] = {
     K.CREATE: (fetch_image, make_disk, write_seed, define, power_on, await_guest),
     K.START: (write_seed, define, power_on, await_guest),
     K.STOP: (ask_to_shut_down, await_power_off),
+    K.HARD_STOP: (cut_power,),
     K.REBOOT: (ask_to_shut_down, await_power_off, write_seed, power_on, await_guest),
+    K.RESIZE: (
+        ask_to_shut_down,
+        await_power_off,
+        define,
+        grow_disk,
+        adopt,
+        power_on_again,
+        await_guest_again,
+    ),
+    # The image comes first: a server loses its disk only for one that can be made.
+    K.REBUILD: (
+        fetch_image,
+        remove_machine,
+        make_disk,
+        adopt,
+        write_seed,
+        define,
+        power_on,
+        await_guest,
+    ),
     K.DELETE: (remove_machine, release_claims),
 }
 
-UNDO_STEPS: dict[OperationKind, tuple[Step, ...]] = {K.CREATE: (remove_machine, release_claims)}
+UNDO_STEPS: dict[OperationKind, tuple[Step, ...]] = {
+    K.CREATE: (remove_machine, release_claims),
+    K.RESIZE: (return_claims, define, power_on_again),
+}
 
 
 @contextmanager

@@ -14,6 +14,7 @@ from django.db import IntegrityError, transaction
 from django.db.models import Exists, F, OuterRef, Q, QuerySet
 from django.utils import timezone
 
+from plans.models import OsVersion, Plan
 from servers.models import Operation, Server
 from servers.states import (
     GONE,
@@ -46,7 +47,14 @@ class Failure:
 
 
 @transaction.atomic
-def request(server: Server, kind: OperationKind, *, requested_by: str) -> Operation:
+def request(
+    server: Server,
+    kind: OperationKind,
+    *,
+    requested_by: str,
+    plan: Plan | None = None,
+    os_version: OsVersion | None = None,
+) -> Operation:
     """Open an operation on a server, or say why it cannot be opened now.
 
     Refuses a wrong status (NotAllowedNow) and a second open operation
@@ -70,7 +78,7 @@ def request(server: Server, kind: OperationKind, *, requested_by: str) -> Operat
     _write(
         server, status=rule.shows, **({"deleted_at": timezone.now()} if kind == OperationKind.DELETE else {})
     )
-    return _open(server, kind, before, requested_by)
+    return _open(server, kind, before, requested_by, plan=plan, os_version=os_version)
 
 
 def open_create(server: Server, *, requested_by: str) -> Operation:
@@ -78,7 +86,9 @@ def open_create(server: Server, *, requested_by: str) -> Operation:
     return _open(server, OperationKind.CREATE, ServerStatus.PROVISIONING, requested_by)
 
 
-def _open(server: Server, kind: OperationKind, before: ServerStatus, requested_by: str) -> Operation:
+def _open(
+    server: Server, kind: OperationKind, before: ServerStatus, requested_by: str, **wanted: Any
+) -> Operation:
     now, deadline = timezone.now(), RULES[kind].deadline
     try:
         with transaction.atomic():
@@ -89,6 +99,7 @@ def _open(server: Server, kind: OperationKind, before: ServerStatus, requested_b
                 requested_by=requested_by[:100],
                 created_at=now,
                 due_at=now,
+                **wanted,
                 deadline_at=None if deadline is None else now + deadline,
             )
     except IntegrityError:
@@ -118,16 +129,21 @@ def begin(operation_id: int) -> Operation | None:
         return None
     Operation.objects.filter(pk=operation_id, started_at=None).update(started_at=now)
     return Operation.objects.select_related(
-        "server__plan", "server__os_version", "server__account", "server__placement__hypervisor__location"
+        "plan",
+        "os_version",
+        "server__plan",
+        "server__os_version",
+        "server__account",
+        "server__placement__hypervisor__location",
     ).get(pk=operation_id)
 
 
-def enter(operation: Operation, step: str) -> None:
-    """Name the step that begins now, and renew the lease."""
+def enter(operation: Operation, step: str, progress: int = 0) -> None:
+    """Name the step that begins now and how much is done (percent), and renew the lease."""
     now = timezone.now()
     changes: dict[str, Any] = {"lease_until": now + LEASE}
     if operation.step != step:
-        changes |= {"step": step, "step_since": now, "retries": 0}
+        changes |= {"step": step, "step_since": now, "retries": 0, "progress": progress}
     _fenced(operation, **changes)
 
 
@@ -178,8 +194,9 @@ def give_up(operation: Operation, failure: Failure) -> None:
 def succeed(operation: Operation) -> None:
     """Close the operation and give the server the status that its row of RULES promises."""
     server = Server.objects.select_for_update().get(pk=operation.server_id)
-    _close(operation, OperationStatus.SUCCEEDED)
-    status = RULES[OperationKind(operation.kind)].succeeds_in
+    _close(operation, OperationStatus.SUCCEEDED, progress=100)
+    before = ServerStatus(operation.status_before)
+    status = RULES[OperationKind(operation.kind)].succeeds_in or before
     power = PowerState.RUNNING if status == ServerStatus.ACTIVE else PowerState.OFF
     _write(server, status=status, **_observation(power))
 
@@ -192,6 +209,17 @@ def fail(operation: Operation, power: PowerState) -> None:
     before = ServerStatus(operation.status_before)
     status = RULES[OperationKind(operation.kind)].fails_in or STATUS_OF_POWER.get(power, before)
     _write(server, status=status, **_observation(power))
+
+
+@transaction.atomic
+def adopt(operation: Operation) -> None:
+    """The plan or system that the operation was asked for is the server's from now on."""
+    renew(operation)
+    wanted = {"plan": operation.plan, "os_version": operation.os_version}
+    changes = {field: row for field, row in wanted.items() if row is not None}
+    _write(operation.server, **changes)
+    for field, row in changes.items():
+        setattr(operation.server, field, row)
 
 
 @transaction.atomic
@@ -230,8 +258,8 @@ def _observation(power: PowerState) -> dict[str, Any]:
     return {"power_state": power, "observed_at": timezone.now()}
 
 
-def _close(operation: Operation, status: OperationStatus) -> None:
-    _fenced(operation, status=status, finished_at=timezone.now(), lease_until=None)
+def _close(operation: Operation, status: OperationStatus, **changes: Any) -> None:
+    _fenced(operation, status=status, finished_at=timezone.now(), lease_until=None, **changes)
 
 
 def _fenced(operation: Operation, **changes: Any) -> None:

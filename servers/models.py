@@ -11,6 +11,7 @@ from accounts.models import Account
 from inventory.models import Placement
 from plans.models import Location, OsVersion, Plan
 from servers.states import OPEN_OPERATION, OperationKind, OperationStatus, PowerState, ServerStatus
+from vpsorg.errors import NotAllowedNow
 
 
 def _choices(words: type[StrEnum]) -> list[tuple[str, str]]:
@@ -60,6 +61,13 @@ class Server(models.Model):
     def __str__(self) -> str:
         return f"{self.name} (#{self.pk})"
 
+    @property
+    def claim(self) -> Placement:
+        """What it holds on its host.  Raises NotAllowedNow for one that failed, or is gone."""
+        if self.placement is None:
+            raise NotAllowedNow("This server holds no place on a host.", code="no_placement")
+        return self.placement
+
 
 class Operation(models.Model):
     """One thing asked of one server: the customer's receipt, the worker's order.
@@ -74,10 +82,15 @@ class Operation(models.Model):
         max_length=16, choices=_choices(OperationStatus), default=OperationStatus.QUEUED
     )
     requested_by = models.CharField(max_length=100, help_text="A token, a member of staff, or reconcile.")
+    plan = models.ForeignKey(Plan, models.PROTECT, null=True, help_text="Of a resize: the plan to be.")
+    os_version = models.ForeignKey(
+        OsVersion, models.PROTECT, null=True, help_text="Of a rebuild: the system to be."
+    )
     status_before = models.CharField(max_length=16, choices=_choices(ServerStatus))
 
     step = models.CharField(max_length=50, blank=True)
     step_since = models.DateTimeField(null=True)
+    progress = models.PositiveSmallIntegerField(default=0, help_text="Percent of its steps.")
     attempt = models.PositiveIntegerField(
         default=0, help_text="Of several workers, the last to begin may write."
     )

@@ -8,6 +8,7 @@ from collections.abc import Sequence
 from datetime import datetime
 from decimal import Decimal
 from functools import partial
+from typing import Any
 
 from celery import current_app
 from django.conf import settings
@@ -17,13 +18,13 @@ from django.utils import timezone
 
 from accounts.models import Account, SshKey
 from accounts.services import balance_of, record_use
-from inventory.services import claim, release
+from inventory.services import claim, release, resize
 from plans.models import Location, OsVersion, Plan
 from servers import lifecycle
 from servers.models import Operation, ResourceUsage, Server
 from servers.selectors import servers_of
 from servers.states import PUBLIC_STATUSES, OperationKind, PowerState, ServerStatus
-from vpsorg.errors import InsufficientCredits
+from vpsorg.errors import InsufficientCredits, Refusal
 
 
 @transaction.atomic
@@ -54,7 +55,7 @@ def create_server(
         plan=plan,
         os_version=os_version,
         location=location,
-        placement=claim(location, vcpus=plan.vcpus, memory_mib=plan.memory_mib, disk_gib=plan.disk_gib),
+        placement=claim(location, **_size_of(plan)),
         authorized_keys=[key.public_key for key in ssh_keys],
         backups_enabled=backups_enabled,
         status=ServerStatus.PROVISIONING,
@@ -81,6 +82,36 @@ def stop_server(*, server: Server, requested_by: str) -> Operation:
 def reboot_server(*, server: Server, requested_by: str) -> Operation:
     """Order an active server to be shut down by its guest and started again."""
     return _order(server, OperationKind.REBOOT, requested_by)
+
+
+def hard_stop_server(*, server: Server, requested_by: str) -> Operation:
+    """Order an active server's power to be cut at once."""
+    return _order(server, OperationKind.HARD_STOP, requested_by)
+
+
+@transaction.atomic
+def resize_server(*, server: Server, plan: Plan, requested_by: str) -> Operation:
+    """Order a server to become one of another plan on its host; what is more is claimed now.
+
+    The disk may grow and never shrink.  Refuses with NotAllowedNow,
+    OperationInProgress, InsufficientCredits or NoCapacity.
+    """
+    account = Account.objects.select_for_update().get(pk=server.account_id)
+    if plan == server.plan:
+        raise Refusal("The server has this plan already.", code="same_plan", field="plan")
+    if plan.disk_gib < server.plan.disk_gib:
+        raise Refusal(
+            "A disk cannot shrink: choose a plan with as much storage.", code="disk_shrinks", field="plan"
+        )
+    operation = _order(server, OperationKind.RESIZE, requested_by, plan=plan)
+    _require_runway(account, plan, instead_of=server)
+    resize(operation.server.claim, **_size_of(plan))
+    return operation
+
+
+def rebuild_server(*, server: Server, os_version: OsVersion, requested_by: str) -> Operation:
+    """Order a server to be made anew with this system: same addresses, and everything on its disk is lost."""
+    return _order(server, OperationKind.REBUILD, requested_by, os_version=os_version)
 
 
 def delete_server(*, server: Server, requested_by: str) -> Operation:
@@ -123,6 +154,14 @@ def follow_host(*, server: Server, power: PowerState, vanished: bool, asked_at: 
 
 
 @transaction.atomic
+def return_claims(*, operation: Operation) -> None:
+    """After a resize that came to nothing: claim what the server's plan says again.  May be repeated."""
+    server = Server.objects.select_for_update().get(pk=operation.server_id)
+    resize(server.claim, **_size_of(server.plan))
+    operation.server.placement = server.placement
+
+
+@transaction.atomic
 def release_claims(*, server: Server) -> None:
     """Give back what a server held on its host, once nothing of it is left there.  May be repeated."""
     locked = Server.objects.select_for_update().get(pk=server.pk)
@@ -140,9 +179,14 @@ def wake(operation_id: int, *, delay_s: float = 0) -> None:
     _send("provisioning.carry_out", operation_id, delay_s)
 
 
-def _require_runway(account: Account, plan: Plan) -> None:
+def _size_of(plan: Plan) -> dict[str, int]:
+    return {"vcpus": plan.vcpus, "memory_mib": plan.memory_mib, "disk_gib": plan.disk_gib}
+
+
+def _require_runway(account: Account, plan: Plan, instead_of: Server | None = None) -> None:
     hours = settings.VPS_MIN_RUNWAY_HOURS
-    running = servers_of(account).filter(status__in=set(PUBLIC_STATUSES) - {ServerStatus.ERROR})
+    others = servers_of(account).exclude(pk__in=[instead_of.pk] if instead_of else [])
+    running = others.filter(status__in=set(PUBLIC_STATUSES) - {ServerStatus.ERROR})
     hourly = plan.price_hourly + (running.aggregate(sum=Sum("plan__price_hourly"))["sum"] or Decimal(0))
     needed, balance = hourly * hours, balance_of(account)
     if balance < needed:
@@ -152,8 +196,8 @@ def _require_runway(account: Account, plan: Plan) -> None:
 
 
 @transaction.atomic
-def _order(server: Server, kind: OperationKind, requested_by: str) -> Operation:
-    operation = lifecycle.request(server, kind, requested_by=requested_by)
+def _order(server: Server, kind: OperationKind, requested_by: str, **wanted: Any) -> Operation:
+    operation = lifecycle.request(server, kind, requested_by=requested_by, **wanted)
     wake(operation.pk)
     return operation
 

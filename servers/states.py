@@ -20,6 +20,8 @@ class ServerStatus(StrEnum):
     STARTING = "starting"
     STOPPING = "stopping"
     REBOOTING = "rebooting"
+    RESIZING = "resizing"
+    REBUILDING = "rebuilding"
     ERROR = "error"
     DELETING = "deleting"
     DELETED = "deleted"
@@ -38,7 +40,10 @@ class OperationKind(StrEnum):
     CREATE = "create"
     START = "start"
     STOP = "stop"
+    HARD_STOP = "hard_stop"
     REBOOT = "reboot"
+    RESIZE = "resize"
+    REBUILD = "rebuild"
     DELETE = "delete"
 
 
@@ -56,27 +61,32 @@ OPEN_OPERATION = frozenset({OperationStatus.QUEUED, OperationStatus.RUNNING})
 class Rule(NamedTuple):
     """One row of the table: the life of one kind of operation.
 
-    ``fails_in`` None means: what the host says then (running → active, off → stopped).
-    ``deadline`` None means: tried again until it is done.
+    ``succeeds_in`` None means: as before.  ``fails_in`` None means: what the host
+    says then (running → active, off → stopped).  ``deadline`` None means: tried
+    again until it is done.
     """
 
     allowed_in: frozenset[ServerStatus]
     shows: ServerStatus
-    succeeds_in: ServerStatus
+    succeeds_in: ServerStatus | None
     fails_in: ServerStatus | None
     deadline: timedelta | None
 
 
 S, K = ServerStatus, OperationKind
 GONE = {S.DELETING, S.DELETED}
+SETTLED = {S.ACTIVE, S.STOPPED}
 
 RULES: dict[OperationKind, Rule] = {
-    #              may be asked for in         shows           then       on failure  within
-    K.CREATE: Rule(frozenset(),                S.PROVISIONING, S.ACTIVE,  S.ERROR, timedelta(minutes=30)),
-    K.START:  Rule(frozenset({S.STOPPED}),     S.STARTING,     S.ACTIVE,  None,    timedelta(minutes=15)),
-    K.STOP:   Rule(frozenset({S.ACTIVE}),      S.STOPPING,     S.STOPPED, None,    timedelta(minutes=15)),
-    K.REBOOT: Rule(frozenset({S.ACTIVE}),      S.REBOOTING,    S.ACTIVE,  None,    timedelta(minutes=20)),
-    K.DELETE: Rule(frozenset(S) - GONE,        S.DELETING,     S.DELETED, None,    None),
+    #                 may be asked for in     shows           then       on failure  within
+    K.CREATE:    Rule(frozenset(),            S.PROVISIONING, S.ACTIVE,  S.ERROR, timedelta(minutes=30)),
+    K.START:     Rule(frozenset({S.STOPPED}), S.STARTING,     S.ACTIVE,  None,    timedelta(minutes=15)),
+    K.STOP:      Rule(frozenset({S.ACTIVE}),  S.STOPPING,     S.STOPPED, None,    timedelta(minutes=15)),
+    K.HARD_STOP: Rule(frozenset({S.ACTIVE}),  S.STOPPING,     S.STOPPED, None,    timedelta(minutes=15)),
+    K.REBOOT:    Rule(frozenset({S.ACTIVE}),  S.REBOOTING,    S.ACTIVE,  None,    timedelta(minutes=20)),
+    K.RESIZE:    Rule(frozenset(SETTLED),     S.RESIZING,     None,      None,    timedelta(minutes=30)),
+    K.REBUILD:   Rule(frozenset(SETTLED),     S.REBUILDING,   S.ACTIVE,  None,    timedelta(minutes=30)),
+    K.DELETE:    Rule(frozenset(S) - GONE,    S.DELETING,     S.DELETED, None,    None),
 }  # fmt: skip
 
 STATUS_OF_POWER = {PowerState.RUNNING: S.ACTIVE, PowerState.PAUSED: S.ACTIVE, PowerState.OFF: S.STOPPED}
@@ -93,6 +103,6 @@ def refusal(kind: OperationKind, status: ServerStatus) -> tuple[str, str]:
         return "server_in_error", "This server could not be made. Delete it and create another."
     if kind == K.START and status == S.ACTIVE:
         return "already_running", "This server is already running."
-    if kind in {K.STOP, K.REBOOT} and status == S.STOPPED:
+    if kind in {K.STOP, K.HARD_STOP, K.REBOOT} and status == S.STOPPED:
         return "not_running", "This server is not running. Start it first."
     return "not_allowed_now", f"Cannot {kind} a server that is {status}."

@@ -1,11 +1,14 @@
 """The life of a server, told by the rows and checked on the host."""
 
+import xml.etree.ElementTree as ET
 from collections.abc import Callable
 from typing import Any
 
+import libvirt
 import pytest
 
 from inventory.models import Hypervisor, IpAddress, Placement
+from plans.models import Plan
 from provisioning import hosts
 from provisioning.hypervisors.base import HostBusy, HostMisconfigured, HostUnreachable
 from provisioning.reconcile import clear_failed_creates
@@ -13,7 +16,15 @@ from provisioning.workflows import WORKFLOWS
 from servers import services
 from servers.models import Operation, Server
 from servers.states import OperationKind, OperationStatus, PowerState, ServerStatus
+from tests.factories import OsVersionFactory, PlanFactory
 from tests.flows.conftest import FaultyHost, Killed, finish, let_lease_end, open_operation
+from vpsorg.errors import NoCapacity, Refusal
+
+
+@pytest.fixture
+def bigger() -> Plan:
+    plan: Plan = PlanFactory.create(slug="bigger", vcpus=2, memory_mib=192, disk_gib=2)
+    return plan
 
 
 def domains_and_volumes(host: Hypervisor) -> tuple[list[str], list[str]]:
@@ -192,3 +203,83 @@ def test_an_operation_past_its_deadline_is_given_up(host: Hypervisor, order: Cal
     assert finish(server).status == ServerStatus.ERROR
     assert Operation.objects.get(server=server).error_code == "deadline_exceeded"
     assert_nothing_left(host)
+
+
+def machine_xml(server: Server) -> ET.Element:
+    connection = libvirt.open(server.claim.hypervisor.uri)
+    return ET.fromstring(connection.lookupByUUIDString(str(server.uuid)).XMLDesc())
+
+
+def disk_gib(server: Server) -> int:
+    connection = libvirt.open(server.claim.hypervisor.uri)
+    volume = connection.storagePoolLookupByName("vps").storageVolLookupByName(f"{server.uuid}.qcow2")
+    return int(volume.info()[1]) // 2**30
+
+
+@pytest.mark.parametrize("status", [ServerStatus.ACTIVE, ServerStatus.STOPPED])
+def test_a_resize_changes_claims_cpu_memory_and_disk(
+    host: Hypervisor, active: Server, bigger: Plan, settings: Any, status: ServerStatus
+) -> None:
+    settings.VPS_SHUTDOWN_TIMEOUT = 0
+    if status == ServerStatus.STOPPED:
+        services.stop_server(server=active, requested_by="a test")
+        finish(active)
+    services.resize_server(server=active, plan=bigger, requested_by="a test")
+    resized = finish(active)
+    assert (resized.status, resized.plan) == (status, bigger)
+    xml = machine_xml(resized)
+    assert (xml.findtext("vcpu"), xml.findtext("memory")) == ("2", str(192 * 1024))
+    assert disk_gib(resized) == 2
+    host.refresh_from_db()
+    assert (host.vcpus_used, host.memory_mib_used, host.disk_gib_used) == (2, 192, 2)
+    assert_one_machine(host, resized)
+
+
+def test_a_resize_that_fails_gives_the_claims_back_and_the_server_runs_as_before(
+    host: Hypervisor, active: Server, bigger: Plan, faulty: FaultyHost, settings: Any
+) -> None:
+    settings.VPS_SHUTDOWN_TIMEOUT = 0
+    faulty.fail_next("grow_disk", HostMisconfigured("no space"))
+    services.resize_server(server=active, plan=bigger, requested_by="a test")
+    after = finish(active)
+    assert (after.status, after.plan) == (ServerStatus.ACTIVE, active.plan)
+    assert machine_xml(after).findtext("memory") == str(128 * 1024)
+    host.refresh_from_db()
+    assert (host.vcpus_used, host.memory_mib_used, host.disk_gib_used) == (1, 128, 1)
+
+
+def test_a_resize_beyond_the_host_or_to_a_smaller_disk_changes_nothing(
+    host: Hypervisor, active: Server, bigger: Plan
+) -> None:
+    Hypervisor.objects.update(memory_mib=150)
+    with pytest.raises(NoCapacity):
+        services.resize_server(server=active, plan=bigger, requested_by="a test")
+    smaller = PlanFactory.create(slug="smaller", disk_gib=0)
+    with pytest.raises(Refusal, match="cannot shrink"):
+        services.resize_server(server=active, plan=smaller, requested_by="a test")
+    active.refresh_from_db()
+    assert active.status == ServerStatus.ACTIVE
+    assert Operation.objects.filter(server=active).count() == 1
+
+
+@pytest.mark.parametrize("call", ["has_image", "delete", "create_disk", "define", "start"])
+def test_a_rebuild_has_the_same_addresses_and_a_new_disk_whoever_dies(
+    host: Hypervisor, active: Server, faulty: FaultyHost, call: str
+) -> None:
+    old_addresses = set(active.claim.addresses.values_list("address", flat=True))
+    debian = OsVersionFactory.create(name="Debian 12", image_sha256=active.os_version.image_sha256)
+    services.rebuild_server(server=active, os_version=debian, requested_by="a test")
+    faulty.fail_next(call, Killed(), when="after")
+    with pytest.raises(Killed):
+        finish(active)
+    let_lease_end(active)
+    rebuilt = finish(active)
+    assert (rebuilt.status, rebuilt.os_version) == (ServerStatus.ACTIVE, debian)
+    assert set(rebuilt.claim.addresses.values_list("address", flat=True)) == old_addresses
+    assert_one_machine(host, rebuilt)
+
+
+def test_a_hard_stop_cuts_the_power(host: Hypervisor, active: Server) -> None:
+    services.hard_stop_server(server=active, requested_by="a test")
+    assert finish(active).status == ServerStatus.STOPPED
+    assert hosts.host_of(active).power(active.uuid).state == PowerState.OFF

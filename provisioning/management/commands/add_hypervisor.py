@@ -10,9 +10,9 @@ from provisioning.hypervisors.base import HypervisorError
 
 class Command(BaseCommand):
     help = (
-        "Register a libvirt host, or bring its entry up to date. The host is asked what it has: memory is sold "
-        "once, vCPUs four times, disk by allocation; options say otherwise. Its storage pool and network must "
-        "exist in libvirt. Example: manage.py add_hypervisor kvm1 --location us-west "
+        "Register a libvirt host, or bring its entry up to date. The host is asked what it has: memory is "
+        "sold once, vCPUs four times, disk by allocation; options say otherwise. Its storage pool and "
+        "network must exist in libvirt. Example: manage.py add_hypervisor kvm1 --location us-west "
         "--uri qemu+ssh://root@kvm1.example.com/system --pool default --network default"
     )
 
