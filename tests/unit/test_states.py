@@ -1,0 +1,62 @@
+"""The table of operations: whole, and consistent in itself."""
+
+import pytest
+
+from provisioning.workflows import WORKFLOWS
+from servers.states import GONE, PUBLIC_STATUSES, RULES, OperationKind, ServerStatus, refusal
+
+# While one of these shows, an operation is open; none but DELETE may be asked for.
+MEANWHILE = {rule.shows for rule in RULES.values()}
+
+each_kind = pytest.mark.parametrize("kind", OperationKind)
+
+
+@each_kind
+def test_every_kind_has_its_row_and_its_workflow(kind: OperationKind) -> None:
+    assert kind in RULES
+    assert kind in WORKFLOWS
+
+
+@each_kind
+def test_what_shows_meanwhile_is_no_place_to_stay(kind: OperationKind) -> None:
+    """Or a server could be left for good in a status that promises a change."""
+    ends = {RULES[rule].succeeds_in for rule in RULES} | {RULES[rule].fails_in for rule in RULES}
+
+    assert RULES[kind].shows not in ends
+
+
+@each_kind
+def test_nothing_but_a_delete_may_be_asked_for_meanwhile(kind: OperationKind) -> None:
+    if kind != OperationKind.DELETE:
+        assert not RULES[kind].allowed_in & MEANWHILE
+
+
+@pytest.mark.parametrize("status", ServerStatus)
+def test_a_server_can_be_given_up_in_every_status_but_gone(status: ServerStatus) -> None:
+    assert (status in RULES[OperationKind.DELETE].allowed_in) == (status not in GONE)
+
+
+def test_a_server_is_only_born_by_a_create() -> None:
+    assert RULES[OperationKind.CREATE].allowed_in == frozenset()
+
+
+@each_kind
+def test_only_a_delete_is_tried_for_ever(kind: OperationKind) -> None:
+    assert (RULES[kind].deadline is None) == (kind == OperationKind.DELETE)
+
+
+def test_the_contracts_words_can_be_filtered_by() -> None:
+    assert {"active", "stopped", "suspended", "provisioning", "starting", "stopping", "rebooting"} <= set(
+        PUBLIC_STATUSES
+    )
+
+
+@each_kind
+@pytest.mark.parametrize("status", ServerStatus)
+def test_every_refusal_has_a_code_and_a_sentence(kind: OperationKind, status: ServerStatus) -> None:
+    code, sentence = refusal(kind, status)
+
+    assert code.replace("_", "").isalpha()
+    assert code.islower()
+    assert sentence[0].isupper()
+    assert sentence.endswith(".")
