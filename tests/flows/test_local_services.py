@@ -138,7 +138,9 @@ def test_no_process_outlives_a_killed_parent(var: Path) -> None:
         import os, signal
         from pathlib import Path
         from deploy.local.processes import Process
-        Process("child", Path({str(var)!r})).start(["sleep", "60"])
+        child = Process("child", Path({str(var)!r}))
+        child.start(["sh", "-c", "echo up; exec sleep 60"])
+        child.wait_until(lambda: "up" in child.log.read_text(), 30)
         os.kill(os.getpid(), signal.SIGKILL)
     """)
     subprocess.run([sys.executable, "-c", parent], cwd=PROJECT)
