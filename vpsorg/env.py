@@ -10,6 +10,7 @@ from collections.abc import Mapping
 from decimal import Decimal, InvalidOperation
 from pathlib import Path
 from typing import Any
+from urllib.parse import urlsplit
 
 import environ
 from django.core.exceptions import ImproperlyConfigured
@@ -31,8 +32,8 @@ def env_str(name: str, default: str | None = None) -> str:
     if file:
         try:
             return Path(file).read_text().strip()
-        except OSError as error:
-            raise ImproperlyConfigured(f"{name}_FILE={file} cannot be read: {error.strerror}.") from None
+        except (OSError, ValueError) as error:
+            raise ImproperlyConfigured(f"{name}_FILE={file} cannot be read: {error}.") from None
     value = os.environ.get(name, "").strip() or default
     if value is None:
         raise ImproperlyConfigured(f"{name} is not set. See .env.example for what it should be.")
@@ -56,8 +57,8 @@ def env_bool(name: str, default: bool) -> bool:
 
 def env_int(name: str, default: int, minimum: int = 0) -> int:
     value = env_str(name, str(default))
-    if not value.isdecimal() or int(value) < minimum:
-        raise ImproperlyConfigured(f"{name}={value} should be a whole number, {minimum} or more.")
+    if not value.isdecimal() or len(value) > 9 or int(value) < minimum:
+        raise ImproperlyConfigured(f"{name}={value} should be a whole number from {minimum} to 999999999.")
     return int(value)
 
 
@@ -67,14 +68,29 @@ def env_decimal(name: str, default: str) -> Decimal:
         number = Decimal(value)
     except InvalidOperation:
         number = Decimal("NaN")
-    if not number.is_finite() or number < 0:
+    if not number.is_finite() or not 0 <= number < 10**9:
         raise ImproperlyConfigured(f"{name}={value} should be an amount such as 10 or 12.50, 0 or more.")
     return number
 
 
-def env_list(name: str, default: str = "") -> list[str]:
+def env_list(name: str, default: str | None = None) -> list[str]:
     """Words separated by commas."""
     return [word.strip() for word in env_str(name, default).split(",") if word.strip()]
+
+
+def env_hosts(name: str) -> list[str]:
+    """The names of hosts: required, for without one every request is refused."""
+    hosts = env_list(name)
+    if not hosts or any("/" in host for host in hosts):
+        raise ImproperlyConfigured(f"{name} should be host names, separated by commas: api.example.com.")
+    return hosts
+
+
+def env_origins(name: str) -> list[str]:
+    origins = env_list(name, "")
+    if not all(origin.startswith(("https://", "http://")) for origin in origins):
+        raise ImproperlyConfigured(f"{name} should be origins, separated by commas: https://api.example.com.")
+    return origins
 
 
 def env_choice(name: str, choices: Mapping[str, Any] | list[str], default: str) -> str:
@@ -91,6 +107,8 @@ def env_database(name: str) -> dict[str, Any]:
         if not url.startswith(("postgres://", "postgresql://")):
             raise ProgrammingError
         parts = parse_dsn(url)
+        if not parts.get("dbname"):
+            raise ProgrammingError
     except ProgrammingError:
         raise ImproperlyConfigured(f"{name} should be postgres://USER:PASSWORD@HOST:PORT/NAME.") from None
     named = {"dbname": "NAME", "user": "USER", "password": "PASSWORD", "host": "HOST", "port": "PORT"}
@@ -101,6 +119,12 @@ def env_database(name: str) -> dict[str, Any]:
 def env_redis(name: str) -> str:
     """A Redis URL: redis://, rediss:// or unix://."""
     url = env_str(name)
-    if not url.startswith(("redis://", "rediss://", "unix://")):
-        raise ImproperlyConfigured(f"{name} should be redis://HOST:PORT/0, rediss://... or unix:///PATH.")
+    try:
+        urlsplit(url).port  # noqa: B018  (ValueError when it is no port)
+        if not url.startswith(("redis://", "rediss://", "unix://")):
+            raise ValueError
+    except ValueError:
+        raise ImproperlyConfigured(
+            f"{name} should be redis://HOST:PORT/0, rediss://... or unix:///PATH."
+        ) from None
     return url

@@ -9,8 +9,9 @@ from vpsorg.env import (
     env_choice,
     env_database,
     env_decimal,
+    env_hosts,
     env_int,
-    env_list,
+    env_origins,
     env_redis,
     env_secret,
     env_str,
@@ -23,8 +24,8 @@ BASE_DIR = Path(__file__).resolve().parent.parent
 # Who we are
 SECRET_KEY = env_secret("VPS_SECRET_KEY")
 DEBUG = env_bool("VPS_DEBUG", False)
-ALLOWED_HOSTS = env_list("VPS_ALLOWED_HOSTS")
-CSRF_TRUSTED_ORIGINS = env_list("VPS_TRUSTED_ORIGINS")
+ALLOWED_HOSTS = env_hosts("VPS_ALLOWED_HOSTS")
+CSRF_TRUSTED_ORIGINS = env_origins("VPS_TRUSTED_ORIGINS")
 HTTPS = env_bool("VPS_HTTPS", False)
 LOG_LEVEL = env_choice("VPS_LOG_LEVEL", ["DEBUG", "INFO", "WARNING", "ERROR"], "INFO")
 
