@@ -76,6 +76,7 @@ class Operation(models.Model):
     a server.  The constraint is the lock: a server does one thing at a time.
     """
 
+    uuid = models.UUIDField(default=uuid4, unique=True, editable=False)
     server = models.ForeignKey(Server, models.PROTECT, related_name="operations")
     kind = models.CharField(max_length=16, choices=_choices(OperationKind))
     status = models.CharField(

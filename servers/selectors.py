@@ -26,6 +26,11 @@ def one_server_of(account: Account, reference: str) -> Server:
     return found
 
 
+def operations_of(account: Account) -> QuerySet[Operation]:
+    """The history of an account's servers, newest first; that of deleted ones stays readable."""
+    return Operation.objects.filter(server__account=account).order_by("-pk")
+
+
 def due_operations(now: datetime) -> QuerySet[Operation]:
     """What should be under way and is not: queued and due, or left by a worker whose lease ended."""
     return Operation.objects.filter(

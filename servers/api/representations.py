@@ -10,37 +10,28 @@ PROVISIONING_MESSAGE = "Server is being provisioned. This may take 2-5 minutes."
 
 
 def list_item(server: Server) -> dict[str, Any]:
-    return {
-        "id": server.pk,
-        "name": server.name,
-        "hostname": server.hostname,
-        "status": server.status,
-        "ip_address": server.ip_address,
-        "location": server.location.code,
-        "plan": _plan(server),
-        "os": _os(server),
-        **_times(server),
-    }
+    return _beginning(server) | _times(server) | _for_clients(server)
 
 
 def created(server: Server) -> dict[str, Any]:
-    item = list_item(server)
-    times = {name: item.pop(name) for name in _times(server)}
-    return {**item, "backups_enabled": server.backups_enabled, **times, "message": PROVISIONING_MESSAGE}
+    return {
+        **_beginning(server),
+        "backups_enabled": server.backups_enabled,
+        **_times(server),
+        "message": PROVISIONING_MESSAGE,
+        **_for_clients(server),
+    }
 
 
 def detail(server: Server) -> dict[str, Any]:
     usage = server.usage
+    item = _beginning(server)
     return {
-        "id": server.pk,
-        "name": server.name,
-        "hostname": server.hostname,
-        "status": server.status,
-        "ip_address": server.ip_address,
+        **{field: item[field] for field in ("id", "name", "hostname", "status", "ip_address")},
         "ipv6_address": server.ipv6_address,
-        "location": server.location.code,
-        "plan": _plan(server) | {"bandwidth": server.plan.bandwidth_gb},
-        "os": _os(server),
+        "location": item["location"],
+        "plan": item["plan"] | {"bandwidth": server.plan.bandwidth_gb},
+        "os": item["os"],
         "backups_enabled": server.backups_enabled,
         "resource_usage": {
             "cpu_percent": round(usage.cpu_percent, 1),
@@ -49,6 +40,7 @@ def detail(server: Server) -> dict[str, Any]:
             "bandwidth_used": usage.bandwidth_used_gb,
         },
         **_times(server),
+        **_for_clients(server),
     }
 
 
@@ -61,20 +53,37 @@ def action(server: Server, status: ServerStatus) -> dict[str, Any]:
     }
 
 
-def _plan(server: Server) -> dict[str, Any]:
-    plan = server.plan
+def _beginning(server: Server) -> dict[str, Any]:
+    plan, version = server.plan, server.os_version
     return {
-        "id": plan.pk,
-        "name": plan.name,
-        "vcpus": plan.vcpus,
-        "memory": plan.memory_mib,
-        "storage": plan.disk_gib,
+        "id": server.pk,
+        "name": server.name,
+        "hostname": server.hostname,
+        "status": server.status,
+        "ip_address": server.ip_address,
+        "location": server.location.code,
+        "plan": {
+            "id": plan.pk,
+            "name": plan.name,
+            "vcpus": plan.vcpus,
+            "memory": plan.memory_mib,
+            "storage": plan.disk_gib,
+        },
+        "os": {"id": version.pk, "name": version.name},
     }
-
-
-def _os(server: Server) -> dict[str, Any]:
-    return {"id": server.os_version.pk, "name": server.os_version.name}
 
 
 def _times(server: Server) -> dict[str, str]:
     return {"created_at": utc(server.created_at), "updated_at": utc(server.updated_at)}
+
+
+def _for_clients(server: Server) -> dict[str, Any]:
+    """After the contract's fields, those that the provider's own clients read."""
+    return {
+        "uuid": str(server.uuid),
+        "location_name": server.location.name,
+        "plan_name": server.plan.name,
+        "os_name": server.os_version.name,
+        "ipv4_addresses": [server.ip_address] if server.ip_address else [],
+        "ipv6_addresses": [server.ipv6_address] if server.ipv6_address else [],
+    }

@@ -1,20 +1,36 @@
-"""The contract's nine endpoints.  A view fetches, calls a service and answers."""
+"""The contract's nine endpoints, and what the provider's clients ask besides.
+
+A view fetches, calls a service and answers.
+"""
+
+from collections.abc import Callable
+from functools import cached_property
+from typing import Any
 
 from django.db.models import QuerySet
 from rest_framework import status
 from rest_framework.decorators import action
 from rest_framework.request import Request
 from rest_framework.response import Response
+from rest_framework.reverse import reverse
+from rest_framework.serializers import Serializer
 from rest_framework.viewsets import GenericViewSet
 
 from accounts.authentication import account_of, token_of
 from servers import services
-from servers.api import representations
+from servers.api import operations, representations
 from servers.api.filters import ServerFilter
-from servers.api.serializers import CreateServer, UpdateServer
-from servers.models import Server
+from servers.api.serializers import CreateServer, PowerAction, RebuildServer, ResizeServer, UpdateServer
+from servers.models import Operation, Server
 from servers.selectors import one_server_of, servers_of
 from servers.states import RULES, OperationKind
+
+POWER_ACTIONS = {
+    "start": services.start_server,
+    "stop": services.stop_server,
+    "restart": services.reboot_server,
+    "hard_stop": services.hard_stop_server,
+}
 
 
 class ServerViewSet(GenericViewSet[Server]):
@@ -31,6 +47,10 @@ class ServerViewSet(GenericViewSet[Server]):
         self.check_object_permissions(self.request, server)
         return server
 
+    @cached_property
+    def server(self) -> Server:
+        return self.get_object()
+
     def list(self, request: Request) -> Response:
         servers = self.paginate_queryset(self.filter_queryset(self.get_queryset())) or []
         return self.get_paginated_response([representations.list_item(server) for server in servers])
@@ -41,7 +61,8 @@ class ServerViewSet(GenericViewSet[Server]):
         server = services.create_server(
             account=account_of(request), requested_by=_who(request), **asked.validated_data
         )
-        return Response(representations.created(server), status=status.HTTP_201_CREATED)
+        headers = {"Location": reverse("server-detail", args=[server.pk]), "Retry-After": "2"}
+        return Response(representations.created(server), status=status.HTTP_201_CREATED, headers=headers)
 
     def retrieve(self, request: Request, server_id: str) -> Response:
         return Response(representations.detail(self.get_object()))
@@ -61,25 +82,50 @@ class ServerViewSet(GenericViewSet[Server]):
 
     @action(detail=True, methods=["post"])
     def start(self, request: Request, server_id: str) -> Response:
-        server = self.get_object()
-        services.start_server(server=server, requested_by=_who(request))
-        return _ordered(server, OperationKind.START)
+        return self._order(services.start_server)
 
     @action(detail=True, methods=["post"])
     def stop(self, request: Request, server_id: str) -> Response:
-        server = self.get_object()
-        services.stop_server(server=server, requested_by=_who(request))
-        return _ordered(server, OperationKind.STOP)
+        return self._order(services.stop_server)
 
     @action(detail=True, methods=["post"])
     def reboot(self, request: Request, server_id: str) -> Response:
-        server = self.get_object()
-        services.reboot_server(server=server, requested_by=_who(request))
-        return _ordered(server, OperationKind.REBOOT)
+        return self._order(services.reboot_server)
+
+    @action(detail=True, methods=["post"])
+    def power(self, request: Request, server_id: str) -> Response:
+        """The provider's clients: start, stop, restart and hard_stop by one path."""
+        asked = self._read(PowerAction)
+        return self._order(POWER_ACTIONS[asked["action"]])
+
+    @action(detail=True, methods=["post"])
+    def resize(self, request: Request, server_id: str) -> Response:
+        return self._order(services.resize_server, **self._read(ResizeServer))
+
+    @action(detail=True, methods=["post"])
+    def rebuild(self, request: Request, server_id: str) -> Response:
+        return self._order(services.rebuild_server, **self._read(RebuildServer))
+
+    @action(detail=True, methods=["get"], filterset_class=None)
+    def operations(self, request: Request, server_id: str) -> Response:
+        history: Any = self.server.operations.order_by("-pk")
+        page: list[Any] = self.paginate_queryset(history) or []
+        return self.get_paginated_response([operations.representation(operation) for operation in page])
+
+    def _read(self, serializer: type[Serializer[Any]]) -> dict[str, Any]:
+        asked = serializer(data=self.request.data, context={"plan": self.server.plan})
+        asked.is_valid(raise_exception=True)
+        return dict(asked.validated_data)
+
+    def _order(self, service: Callable[..., Operation], **wanted: Any) -> Response:
+        """Ask for it and answer what the server does from now on, and where to look how it goes."""
+        operation = service(server=self.server, requested_by=_who(self.request), **wanted)
+        shows = RULES[OperationKind(operation.kind)].shows
+        return Response(representations.action(self.server, shows), headers=_receipt(operation))
 
 
-def _ordered(server: Server, kind: OperationKind) -> Response:
-    return Response(representations.action(server, RULES[kind].shows))
+def _receipt(operation: Operation) -> dict[str, str]:
+    return {"Location": reverse("operation-detail", args=[operation.pk]), "Retry-After": "2"}
 
 
 def _who(request: Request) -> str:

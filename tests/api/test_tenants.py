@@ -12,12 +12,13 @@ from django.utils import timezone
 
 from accounts.models import Account, ApiToken, SshKey
 from servers.models import Operation, Server
+from servers.states import OperationStatus
 from tests.api.contract import is_complaint, is_refusal
 from tests.api.routes import BASE, Route, all_routes
 from tests.conftest import Customer
 from tests.factories import OperationFactory, OsVersionFactory, PlanFactory, ServerFactory
 
-NOBODYS = {"server_id": 2**40, "ssh_key_id": 2**40, "plan_id": 2**40}
+NOBODYS = dict.fromkeys(["server_id", "operation_id", "ssh_key_id", "plan_id"], 2**40)
 ANY_TOKEN = "any token"
 
 # Every route and the permission that it needs.
@@ -33,6 +34,11 @@ PERMISSIONS: dict[Route, str] = {
         ("POST", "/servers/<server_id>/start/", "servers:write"),
         ("POST", "/servers/<server_id>/stop/", "servers:write"),
         ("POST", "/servers/<server_id>/reboot/", "servers:write"),
+        ("POST", "/servers/<server_id>/power/", "servers:write"),
+        ("POST", "/servers/<server_id>/resize/", "servers:write"),
+        ("POST", "/servers/<server_id>/rebuild/", "servers:write"),
+        ("GET", "/servers/<server_id>/operations/", "servers:read"),
+        ("GET", "/operations/<operation_id>/", "servers:read"),
         ("GET", "/ssh-keys/", "ssh_keys:read"),
         ("POST", "/ssh-keys/", "ssh_keys:write"),
         ("GET", "/ssh-keys/<ssh_key_id>/", "ssh_keys:read"),
@@ -74,10 +80,11 @@ def charlie(customer: Callable[..., Customer]) -> Customer:
 
 
 def belongings(customer: Customer) -> dict[str, Any]:
-    """A server and a key of theirs, and the plan that everybody sees."""
+    """A server with its history and a key of theirs, and the plan that everybody sees."""
     server = ServerFactory.create(account=customer.account)
     key = SshKey.objects.create(account=customer.account, name="laptop", public_key="ssh-ed25519 AAAA")
-    return {"server_id": server, "ssh_key_id": key, "plan_id": server.plan}
+    operation = OperationFactory.create(server=server, status=OperationStatus.SUCCEEDED)
+    return {"server_id": server, "operation_id": operation, "ssh_key_id": key, "plan_id": server.plan}
 
 
 def named_by(kind: str, things: dict[str, Any]) -> dict[str, Any]:
