@@ -67,25 +67,36 @@ def user_data(spec: MachineSpec) -> dict[str, Any]:
 
 def network_config(spec: MachineSpec) -> dict[str, Any]:
     named = {f"nic{number}" if number else "primary": nic for number, nic in enumerate(spec.nics)}
-    return {"version": 2, "ethernets": {name: _ethernet(nic) for name, nic in named.items()}}
+    ethernets = {name: _ethernet(nic, number) for number, (name, nic) in enumerate(named.items())}
+    return {"version": 2, "ethernets": ethernets}
 
 
-def _ethernet(nic: Nic) -> dict[str, Any]:
-    return {
+def _ethernet(nic: Nic, number: int) -> dict[str, Any]:
+    ethernet: dict[str, Any] = {
         "match": {"macaddress": nic.mac},
+        # Without it cloud-init writes some distributions' files for a card that is called "primary".
+        "set-name": f"eth{number}",
         "dhcp4": False,
         "dhcp6": False,
         # An address the guest made up from a router's advertisement would not pass the host's filter.
         "accept-ra": False,
         "addresses": [str(address) for address in nic.addresses],
-        "routes": [_default_route(nic, gateway) for gateway in nic.gateways],
+        "routes": [],
         "nameservers": {"addresses": [str(server) for server in nic.nameservers]},
     }
+    for gateway in nic.gateways:
+        is_near = any(gateway in address.network for address in nic.addresses)
+        if gateway.version == 6 and is_near:
+            # Not as a route: cloud-init (22.4, in Debian 12) turns ::/0 into ::/64 for all but netplan.
+            ethernet["gateway6"] = str(gateway)
+        else:
+            ethernet["routes"].append(_default_route(gateway, is_near))
+    return ethernet
 
 
-def _default_route(nic: Nic, gateway: IPv4Address | IPv6Address) -> dict[str, Any]:
+def _default_route(gateway: IPv4Address | IPv6Address, is_near: bool) -> dict[str, Any]:
     route: dict[str, Any] = {"to": "0.0.0.0/0" if gateway.version == 4 else "::/0", "via": str(gateway)}
-    if not any(gateway in address.network for address in nic.addresses):
+    if not is_near:
         route["on-link"] = (
             True  # as with a single /32: the gateway is a neighbour, yet in none of our networks
         )

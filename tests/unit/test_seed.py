@@ -54,25 +54,27 @@ def test_the_guest_learns_its_network() -> None:
     ethernet = network_config(spec())["ethernets"]["primary"]
     assert ethernet["match"] == {"macaddress": "52:54:00:12:34:56"}
     assert ethernet["addresses"] == ["203.0.113.10/24", "2001:db8:113::10/64"]
-    assert ethernet["routes"] == [
-        {"to": "0.0.0.0/0", "via": "203.0.113.1"},
-        {"to": "::/0", "via": "2001:db8:113::1"},
-    ]
+    assert ethernet["routes"] == [{"to": "0.0.0.0/0", "via": "203.0.113.1"}]
+    assert ethernet["gateway6"] == "2001:db8:113::1"
     assert ethernet["nameservers"] == {"addresses": ["192.0.2.53"]}
 
 
 def test_a_gateway_outside_of_the_servers_network_is_on_its_link() -> None:
-    nic = replace(NIC, addresses=(ip_interface("203.0.113.10/32"),), gateways=(ip_address("198.51.100.1"),))
-    [route] = network_config(spec(nics=(nic,)))["ethernets"]["primary"]["routes"]
-    assert route == {"to": "0.0.0.0/0", "via": "198.51.100.1", "on-link": True}
+    addresses = (ip_interface("203.0.113.10/32"), ip_interface("2001:db8:113::10/128"))
+    gateways = (ip_address("198.51.100.1"), ip_address("fe80::1"))
+    nic = replace(NIC, addresses=addresses, gateways=gateways)
+    assert network_config(spec(nics=(nic,)))["ethernets"]["primary"]["routes"] == [
+        {"to": "0.0.0.0/0", "via": "198.51.100.1", "on-link": True},
+        {"to": "::/0", "via": "fe80::1", "on-link": True},
+    ]
 
 
 def test_each_network_card_has_its_own_entry() -> None:
     second = replace(NIC, mac="52:54:00:00:00:02")
     ethernets = network_config(spec(nics=(NIC, second)))["ethernets"]
-    assert {name: each["match"]["macaddress"] for name, each in ethernets.items()} == {
-        "primary": NIC.mac,
-        "nic1": second.mac,
+    assert {name: (each["match"]["macaddress"], each["set-name"]) for name, each in ethernets.items()} == {
+        "primary": (NIC.mac, "eth0"),
+        "nic1": (second.mac, "eth1"),
     }
 
 
