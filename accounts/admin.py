@@ -26,9 +26,13 @@ class ApiTokenAdmin(ReadOnlyAdmin[ApiToken]):
     list_filter = ["revoked_at", "expires_at", "last_used_at"]
     list_select_related = ["account"]
     search_fields = ["prefix", "name", "account__email"]
+    exclude = ["digest"]
     actions = ["revoke"]
 
-    @admin.action(description="Revoke the chosen tokens")
+    def has_revoke_permission(self, request: HttpRequest) -> bool:
+        return request.user.has_perm("accounts.change_apitoken")
+
+    @admin.action(description="Revoke the chosen tokens", permissions=["revoke"])
     def revoke(self, request: HttpRequest, queryset: QuerySet[ApiToken]) -> None:
         for token in queryset:
             revoke_token(token=token)

@@ -20,3 +20,8 @@ class ReadOnlyAdmin(admin.ModelAdmin[M]):
 
     def has_delete_permission(self, request: HttpRequest, obj: Any = None) -> bool:
         return False
+
+    def get_readonly_fields(self, request: HttpRequest, obj: Any = None) -> list[str]:
+        """What the list shows, then all the rest: the admin itself leaves out what no form edits."""
+        names = dict.fromkeys([*map(str, self.list_display), *(field.name for field in self.opts.fields)])
+        return [name for name in names if name not in (self.exclude or ())] if obj else []

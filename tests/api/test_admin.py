@@ -1,0 +1,316 @@
+"""What staff see and may do: every model, at a constant cost, through the services."""
+
+from collections.abc import Iterable
+from datetime import timedelta
+from typing import Any
+
+import pytest
+from django.contrib.admin import site
+from django.contrib.auth.models import Group, Permission, User
+from django.db import connection
+from django.db.models import Model
+from django.test import Client
+from django.test.utils import CaptureQueriesContext
+from django.urls import reverse
+from django.utils import timezone
+
+from accounts.models import Account, ApiToken, CreditEntry, SshKey
+from accounts.services import issue_token
+from inventory.models import IpAddress, IpPool, Placement
+from servers.models import Operation, Server
+from servers.states import OperationStatus, ServerStatus
+from tests.api.conftest import Broker
+from tests.factories import (
+    AccountFactory,
+    HypervisorFactory,
+    LocationFactory,
+    OperatingSystemFactory,
+    OperationFactory,
+    OsVersionFactory,
+    PlanFactory,
+    ServerFactory,
+)
+
+SERVERS = "/admin/servers/server/"
+TOKENS = "/admin/accounts/apitoken/"
+MODELS = sorted(site._registry, key=lambda model: model._meta.label)
+each_model = pytest.mark.parametrize("model", MODELS, ids=lambda model: model._meta.label)
+
+
+def make_rows(numbers: Iterable[int]) -> None:
+    """For each number a row of every model, and each with parents of its own."""
+    for n in numbers:
+        location = LocationFactory.create(code=f"place-{n}")
+        system = OperatingSystemFactory.create(name=f"System {n}")
+        host = HypervisorFactory.create(location=location)
+        placement = Placement.objects.create(hypervisor=host, vcpus=1, memory_mib=1, disk_gib=1)
+        pool = IpPool.objects.create(location=location, network=f"10.0.{n}.0/24", gateway=f"10.0.{n}.1")
+        IpAddress.objects.create(pool=pool, address=f"10.0.{n}.2", placement=placement)
+        account = AccountFactory.create()
+        issue_token(account=account, name=f"token {n}")
+        SshKey.objects.create(account=account, name=f"key {n}", public_key="ssh-ed25519 AAAA", fingerprint=n)
+        server = ServerFactory.create(
+            account=account,
+            location=location,
+            plan=PlanFactory.create(slug=f"plan-{n}", name=f"Plan {n}"),
+            os_version=OsVersionFactory.create(name=f"Version {n}", operating_system=system),
+            placement=placement,
+        )
+        OperationFactory.create(server=server)
+        User.objects.create(username=f"user{n}")
+        Group.objects.create(name=f"group {n}")
+
+
+@pytest.fixture
+def admin_client(db: None) -> Client:
+    """A superuser, logged in.  Without a password: to hash one takes longer than a test."""
+    return logged_in(User.objects.create(username="admin", is_staff=True, is_superuser=True))
+
+
+def logged_in(user: User) -> Client:
+    client = Client()
+    client.force_login(user)
+    return client
+
+
+def page(model: type[Model], name: str, *arguments: Any) -> str:
+    return reverse(f"admin:{model._meta.app_label}_{model._meta.model_name}_{name}", args=arguments)
+
+
+@each_model
+def test_a_list_answers_with_search_and_every_filter(admin_client: Client, model: type[Model]) -> None:
+    make_rows([1, 2])
+    url = page(model, "changelist")
+
+    answer = admin_client.get(url)
+
+    assert answer.status_code == 200
+    changelist = answer.context["cl"]
+    assert changelist.result_count >= 2
+    assert changelist.search_fields
+    assert admin_client.get(url, {"q": "a 10.0.1.2 ' % \\ 💥"}).status_code == 200
+    for spec in changelist.filter_specs:
+        for choice in spec.choices(changelist):
+            assert admin_client.get(url + choice["query_string"]).status_code == 200, spec.title
+
+
+@each_model
+def test_its_pages_of_one_row_answer(admin_client: Client, model: type[Model]) -> None:
+    make_rows([1])
+    row, may = model._default_manager.all()[0], site._registry[model]
+    request = admin_client.get(page(model, "changelist")).wsgi_request
+
+    assert admin_client.get(page(model, "change", row.pk)).status_code == 200
+    assert admin_client.get(page(model, "history", row.pk)).status_code == 200
+    add = 200 if may.has_add_permission(request) else 403
+    assert admin_client.get(page(model, "add")).status_code == add
+    delete = 200 if may.has_delete_permission(request, row) else 403
+    assert admin_client.get(page(model, "delete", row.pk)).status_code == delete
+
+
+def test_a_list_costs_the_same_number_of_queries_whatever_it_holds(admin_client: Client) -> None:
+    def costs() -> dict[str, int]:
+        told = {}
+        for model in MODELS:
+            with CaptureQueriesContext(connection) as queries:
+                admin_client.get(page(model, "changelist"))
+            told[model._meta.label] = len(queries)
+        return told
+
+    make_rows([1, 2])
+    costs()  # what is looked up once, such as content types
+    few = costs()
+    make_rows(range(3, 31))
+
+    assert costs() == few
+
+
+# Servers.
+
+
+def select(client: Client, action: str, *servers: Server, url: str = SERVERS) -> list[str]:
+    """Choose rows and an action; the messages that staff then read."""
+    chosen = [row.pk for row in servers]
+    answer = client.post(url, {"action": action, "_selected_action": chosen}, follow=True)
+    assert answer.status_code == 200
+    return [str(message) for message in answer.context["messages"]]
+
+
+@pytest.mark.parametrize(
+    ("action", "status"),
+    [
+        ("start", ServerStatus.STOPPED),
+        ("stop", ServerStatus.ACTIVE),
+        ("reboot", ServerStatus.ACTIVE),
+        ("delete", ServerStatus.ERROR),
+    ],
+)
+def test_an_action_orders_what_a_customer_would(
+    admin_client: Client, broker: Broker, action: str, status: ServerStatus
+) -> None:
+    servers = [ServerFactory.create(status=status) for _ in range(2)]
+
+    sent = broker.after_commit_of(lambda: select(admin_client, action, *servers))
+
+    orders = Operation.objects.order_by("pk")
+    assert {order.server for order in orders} == set(servers)
+    assert {(order.kind, order.status) for order in orders} == {(action, OperationStatus.QUEUED)}
+    assert {order.requested_by for order in orders} == {"staff admin"}
+    assert sorted(sent) == [("provisioning.carry_out", [order.pk]) for order in orders]
+
+
+def test_what_is_refused_is_said_and_the_rest_is_done(admin_client: Client) -> None:
+    active = ServerFactory.create(name="ready")
+    stopped = ServerFactory.create(name="asleep", status=ServerStatus.STOPPED)
+    busy = ServerFactory.create(name="busy")
+    OperationFactory.create(server=busy)
+    gone = ServerFactory.create(name="gone", status=ServerStatus.DELETED, deleted_at=timezone.now())
+
+    said = select(admin_client, "stop", active, stopped, busy, gone)
+
+    assert len(said) == 4
+    assert any("asleep" in line and "not running" in line for line in said)
+    assert any("busy" in line and "not finished" in line for line in said)
+    assert any("gone" in line and "no such server" in line for line in said)
+    assert any("Accepted for 1." in line for line in said)
+    assert Operation.objects.filter(kind="stop").get().server == active
+
+
+def test_rows_of_servers_cannot_be_deleted_past_the_services(admin_client: Client) -> None:
+    server = ServerFactory.create()
+
+    select(admin_client, "delete_selected", server)
+
+    assert Server.objects.get().status == ServerStatus.ACTIVE
+    assert b"delete_selected" not in admin_client.get(SERVERS).content
+
+
+def test_nobody_edits_a_server_by_hand(admin_client: Client) -> None:
+    server = ServerFactory.create()
+
+    answer = admin_client.post(f"{SERVERS}{server.pk}/change/", {"status": "deleted", "name": "mine"})
+
+    assert answer.status_code == 403
+    assert Server.objects.get().name == server.name
+
+
+def test_the_page_of_a_server_tells_all_that_is_known(admin_client: Client) -> None:
+    make_rows([1])
+    server = Server.objects.get()
+    moment = timezone.now() - timedelta(days=400)
+    Server.objects.update(
+        status="suspended", power_state="paused", ip_address="203.0.113.77", ipv6_address="2001:db8::77",
+        deleted_at=moment, observed_at=moment,
+    )  # fmt: skip
+
+    told = admin_client.get(f"{SERVERS}{server.pk}/change/").content.decode()
+
+    for word in ("suspended", "paused", "203.0.113.77", "2001:db8::77", str(server.uuid), "reboot", "a test"):
+        assert word in told, word
+    assert str(server.placement.hypervisor) in told  # type: ignore[union-attr]
+
+
+def staff(*permissions: str) -> Client:
+    """Somebody who may log in and has these permissions, such as ``view_server``."""
+    user = User.objects.create(username="clerk", is_staff=True)
+    user.user_permissions.set(Permission.objects.filter(codename__in=permissions))
+    return logged_in(user)
+
+
+@pytest.mark.django_db
+@pytest.mark.parametrize("action", ["start", "stop", "reboot", "delete"])
+def test_staff_who_may_only_look_cannot_operate(action: str) -> None:
+    server = ServerFactory.create(status="stopped" if action == "start" else "active")
+    clerk = staff("view_server")
+
+    offered = clerk.get(SERVERS)
+    select(clerk, action, server)
+
+    assert offered.status_code == 200
+    assert f'value="{action}"' not in offered.content.decode()
+    assert not Operation.objects.exists()
+
+
+@pytest.mark.django_db
+def test_staff_who_may_change_servers_can_operate() -> None:
+    server = ServerFactory.create()
+
+    select(staff("view_server", "change_server"), "stop", server)
+
+    assert Operation.objects.get().requested_by == "staff clerk"
+
+
+@pytest.mark.django_db
+def test_staff_without_permission_do_not_see_servers() -> None:
+    assert staff().get(SERVERS).status_code == 403
+
+
+@pytest.mark.django_db
+@each_model
+def test_customers_and_strangers_are_shown_the_login(client: Client, model: type[Model]) -> None:
+    answer = client.get(page(model, "changelist"))
+
+    assert answer.status_code == 302
+    assert answer["Location"].startswith("/admin/login/")
+
+
+# Accounts.
+
+
+def test_of_a_token_staff_see_its_beginning_only(admin_client: Client) -> None:
+    token, secret = issue_token(account=AccountFactory.create(), name="laptop")
+
+    for url in (TOKENS, f"{TOKENS}{token.pk}/change/", f"{TOKENS}?q={token.prefix}"):
+        told = admin_client.get(url).content.decode()
+        assert token.prefix in told
+        assert secret[:16] not in told
+        assert token.digest[:16] not in told
+
+
+def test_a_token_is_not_found_by_its_digest(admin_client: Client) -> None:
+    token, _ = issue_token(account=AccountFactory.create(), name="laptop")
+
+    answer = admin_client.get(TOKENS, {"q": token.digest[:16]})
+
+    assert answer.context["cl"].result_count == 0
+
+
+def test_staff_revoke_a_token(admin_client: Client) -> None:
+    token, _ = issue_token(account=AccountFactory.create(), name="laptop")
+
+    select(admin_client, "revoke", token, url=TOKENS)  # type: ignore[arg-type]
+
+    assert ApiToken.objects.get().revoked_at is not None
+
+
+@pytest.mark.django_db
+def test_staff_who_may_only_look_cannot_revoke_a_token() -> None:
+    token, _ = issue_token(account=AccountFactory.create(), name="laptop")
+
+    select(staff("view_apitoken"), "revoke", token, url=TOKENS)  # type: ignore[arg-type]
+
+    assert ApiToken.objects.get().revoked_at is None
+
+
+def test_staff_add_a_line_to_the_ledger_and_never_change_one(admin_client: Client) -> None:
+    account = AccountFactory.create(credits=0)
+    url = "/admin/accounts/creditentry/"
+
+    added = admin_client.post(
+        f"{url}add/", {"account": account.pk, "kind": "grant", "amount": "12.50", "note": "invoice 17"}
+    )
+
+    assert added.status_code == 302
+    line = CreditEntry.objects.get(note="invoice 17")
+    assert admin_client.post(f"{url}{line.pk}/change/", {"amount": "99"}).status_code == 403
+    assert admin_client.post(f"{url}{line.pk}/delete/", {"post": "yes"}).status_code == 403
+    assert CreditEntry.objects.get(pk=line.pk).amount == line.amount
+
+
+def test_an_account_is_closed_and_never_deleted(admin_client: Client) -> None:
+    account = AccountFactory.create()
+
+    assert (
+        admin_client.post(f"/admin/accounts/account/{account.pk}/delete/", {"post": "yes"}).status_code == 403
+    )
+    assert Account.objects.exists()
