@@ -4,7 +4,7 @@ from django.contrib import admin
 from django.db.models import QuerySet
 from django.http import HttpRequest
 
-from accounts.models import Account, ApiToken, CreditEntry, SshKey
+from accounts.models import Account, ApiToken, CreditEntry, IdempotentAnswer, SshKey
 from accounts.services import revoke_token
 from vpsorg.admin_site import ReadOnlyAdmin
 
@@ -45,6 +45,14 @@ class SshKeyAdmin(ReadOnlyAdmin[SshKey]):
     list_filter = ["created_at"]
     list_select_related = ["account"]
     search_fields = ["name", "fingerprint", "account__email"]
+
+
+@admin.register(IdempotentAnswer)
+class IdempotentAnswerAdmin(ReadOnlyAdmin[IdempotentAnswer]):
+    list_display = ["key", "account", "status", "created_at"]
+    list_filter = ["status", "created_at"]
+    list_select_related = ["account"]
+    search_fields = ["key", "account__email"]
 
 
 @admin.register(CreditEntry)

@@ -93,3 +93,21 @@ class CreditEntry(models.Model):
 
     def __str__(self) -> str:
         return f"{self.amount} ({self.kind})"
+
+
+class IdempotentAnswer(models.Model):
+    """The first answer to a POST with an Idempotency-Key.  ``accounts.idempotency`` says when it counts."""
+
+    account = models.ForeignKey(Account, models.CASCADE)
+    key = models.CharField(max_length=255)
+    request = models.CharField(max_length=64, help_text="SHA-256 of method, path and body.")
+    status = models.PositiveSmallIntegerField()
+    body = models.TextField()
+    headers = models.JSONField(default=dict)
+    created_at = models.DateTimeField(db_index=True)
+
+    class Meta:
+        constraints = [models.UniqueConstraint(fields=["account", "key"], name="one_answer_per_key")]
+
+    def __str__(self) -> str:
+        return f"{self.status} to {self.key}"

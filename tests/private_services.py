@@ -25,6 +25,7 @@ os.environ.update(
     VPS_ALLOWED_HOSTS="testserver,127.0.0.1",
     VPS_IMAGE_DIR=str(VAR / "images"),
     VPS_SIGNUP_CREDITS="0",
+    VPS_RATE_LIMIT="0",
     VPS_SHUTDOWN_TIMEOUT="30",
 )
 

@@ -40,6 +40,20 @@ class OperationInProgress(Refusal):
         return {"Retry-After": "5"}
 
 
+class IdempotencyKeyInUse(Refusal):
+    status = 409
+    code = "idempotency_key_in_use"
+
+    @property
+    def headers(self) -> Mapping[str, str]:
+        return {"Retry-After": "1"}
+
+
+class IdempotencyKeyReused(Refusal):
+    status = 422
+    code = "idempotency_key_reused"
+
+
 class InsufficientCredits(Refusal):
     status = 402
     code = "insufficient_credits"
@@ -54,6 +68,19 @@ class NoCapacity(Refusal):
 class NotFound(Refusal):
     status = 404
     code = "not_found"
+
+
+class TooManyRequests(Refusal):
+    status = 429
+    code = "too_many_requests"
+
+    def __init__(self, sentence: str, *, retry_after_s: int) -> None:
+        super().__init__(sentence)
+        self.retry_after_s = retry_after_s
+
+    @property
+    def headers(self) -> Mapping[str, str]:
+        return {"Retry-After": str(self.retry_after_s)}
 
 
 class NotAuthenticated(Refusal):

@@ -40,6 +40,7 @@ VPS_SIGNUP_CREDITS = env_decimal("VPS_SIGNUP_CREDITS", "0")
 VPS_BOOT_TIMEOUT = env_int("VPS_BOOT_TIMEOUT", 300, minimum=1)
 VPS_SHUTDOWN_TIMEOUT = env_int("VPS_SHUTDOWN_TIMEOUT", 120, minimum=1)
 VPS_ADDRESS_REST = env_int("VPS_ADDRESS_REST", 3600)
+VPS_RATE_LIMIT = env_int("VPS_RATE_LIMIT", 600)
 
 INSTALLED_APPS = [
     "django.contrib.admin",
@@ -57,6 +58,8 @@ INSTALLED_APPS = [
     "provisioning",
 ]
 MIDDLEWARE = [
+    "vpsorg.request_id.RequestIdMiddleware",
+    "accounts.rate_limit.RateLimitHeaders",
     "django.middleware.security.SecurityMiddleware",
     "whitenoise.middleware.WhiteNoiseMiddleware",
     "django.contrib.sessions.middleware.SessionMiddleware",
@@ -106,6 +109,7 @@ REST_FRAMEWORK = {
     "DEFAULT_PAGINATION_CLASS": "vpsorg.api.paging.ContractPagination",
     "DEFAULT_FILTER_BACKENDS": ["django_filters.rest_framework.DjangoFilterBackend"],
     "DEFAULT_METADATA_CLASS": "vpsorg.api.metadata.AllowedMethods",
+    "DEFAULT_THROTTLE_CLASSES": ["accounts.rate_limit.TokenRateLimit"],
     "EXCEPTION_HANDLER": "vpsorg.api.errors.render",
     "UNAUTHENTICATED_USER": None,
 }
@@ -133,8 +137,11 @@ CELERY_BEAT_SCHEDULE = {
 LOGGING = {
     "version": 1,
     "disable_existing_loggers": False,
-    "formatters": {"line": {"format": "%(asctime)s %(levelname)s %(name)s %(message)s"}},
-    "handlers": {"console": {"class": "logging.StreamHandler", "formatter": "line"}},
+    "formatters": {"line": {"format": "%(asctime)s %(levelname)s %(request_id)s %(name)s %(message)s"}},
+    "filters": {"request_id": {"()": "vpsorg.request_id.RequestIdFilter"}},
+    "handlers": {
+        "console": {"class": "logging.StreamHandler", "formatter": "line", "filters": ["request_id"]}
+    },
     "root": {"handlers": ["console"], "level": LOG_LEVEL},
     # Two lines for each message; what operations do is logged by provisioning.
     "loggers": {"celery.app.trace": {"level": "WARNING"}, "celery.worker.strategy": {"level": "WARNING"}},

@@ -12,6 +12,7 @@ from rest_framework.viewsets import GenericViewSet
 from accounts import services
 from accounts.api.serializers import NewSshKey
 from accounts.authentication import account_of, token_of
+from accounts.idempotency import IdempotentPosts
 from accounts.models import SshKey
 from vpsorg.api.references import named_by
 from vpsorg.api.times import utc
@@ -46,7 +47,7 @@ class AccountView(APIView):
         )
 
 
-class SshKeyViewSet(GenericViewSet[SshKey]):
+class SshKeyViewSet(IdempotentPosts, GenericViewSet[SshKey]):
     resource = "ssh_keys"
     filter_backends: list[Any] = []
     lookup_url_kwarg = "ssh_key_id"

@@ -17,6 +17,7 @@ from rest_framework.serializers import Serializer
 from rest_framework.viewsets import GenericViewSet
 
 from accounts.authentication import account_of, token_of
+from accounts.idempotency import IdempotentPosts
 from servers import services
 from servers.api import operations, representations
 from servers.api.filters import ServerFilter
@@ -33,7 +34,7 @@ POWER_ACTIONS = {
 }
 
 
-class ServerViewSet(GenericViewSet[Server]):
+class ServerViewSet(IdempotentPosts, GenericViewSet[Server]):
     resource = "servers"
     filterset_class = ServerFilter
     lookup_url_kwarg = "server_id"

@@ -41,7 +41,11 @@ class Product:
             self.url + path,
             method=method,
             data=None if body is None else json.dumps(body).encode(),
-            headers={"Authorization": f"Bearer {self.token}", "Content-Type": "application/json"},
+            headers={
+                "Authorization": f"Bearer {self.token}",
+                "Content-Type": "application/json",
+                "X-Request-ID": f"e2e:{method}",
+            },
         )
         try:
             with urllib.request.urlopen(request, timeout=30) as answer:

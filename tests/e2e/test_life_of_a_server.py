@@ -50,6 +50,7 @@ def test_a_server_boots_obeys_and_disappears(product: Product, tmp_path: Path) -
     assert (server["status"], server["ip_address"]) == ("provisioning", None)
     path = f"/servers/{server['id']}/"
     detail = product.wait_for_status(path, "active")
+    assert "e2e:POST provisioning.carry_out create #" in product.log("worker"), "the id reaches the worker"
 
     guest = guest_of(product, server["id"])
     assert guest.hostname() == "web01.example.com"

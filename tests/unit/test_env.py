@@ -189,6 +189,7 @@ WRONG = {
     "VPS_BOOT_TIMEOUT": ["0"],
     "VPS_SHUTDOWN_TIMEOUT": ["0"],
     "VPS_ADDRESS_REST": ["-1"],
+    "VPS_RATE_LIMIT": ["-1", "many"],
 }
 
 

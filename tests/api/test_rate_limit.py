@@ -1,0 +1,51 @@
+"""How often one token may ask, and what an answer says of it; and the id that all of it goes by."""
+
+from collections.abc import Callable
+from typing import Any
+
+import pytest
+import redis
+
+from accounts import rate_limit
+from tests.api.contract import is_refusal
+from tests.conftest import Customer
+
+
+@pytest.fixture
+def three_a_minute(settings: Any, monkeypatch: pytest.MonkeyPatch) -> None:
+    settings.VPS_RATE_LIMIT = 3
+    monkeypatch.setattr(rate_limit.time, "time", lambda: 1_800_000_045.5)  # 45 s into a minute
+    redis.Redis.from_url(settings.REDIS_URL).flushdb()
+
+
+@pytest.mark.usefixtures("three_a_minute")
+def test_a_token_may_ask_so_often_and_is_told_when_to_come_back(
+    alice: Customer, customer: Callable[..., Customer]
+) -> None:
+    answers = [alice.get("/servers/") for _ in range(4)]
+
+    assert [answer.status_code for answer in answers] == [200, 200, 200, 429]
+    assert [answer["RateLimit-Remaining"] for answer in answers] == ["2", "1", "0", "0"]
+    assert {(answer["RateLimit-Limit"], answer["RateLimit-Reset"]) for answer in answers} == {("3", "15")}
+    assert answers[-1]["Retry-After"] == "15"
+    assert is_refusal(answers[-1].json(), "too_many_requests")
+    assert customer().get("/servers/").status_code == 200
+
+
+@pytest.mark.usefixtures("three_a_minute")
+def test_without_redis_nothing_is_refused(alice: Customer, settings: Any) -> None:
+    settings.REDIS_URL = "redis://127.0.0.1:1/0"
+
+    assert {alice.get("/servers/").status_code for _ in range(5)} == {200}
+
+
+def test_an_answer_has_the_id_of_its_request(alice: Customer) -> None:
+    assert alice.get("/servers/", HTTP_X_REQUEST_ID="abc-123")["X-Request-ID"] == "abc-123"
+
+
+@pytest.mark.parametrize("given", ["", "two words", "x" * 129, "é", "<script>"])
+def test_an_id_that_is_not_sound_is_replaced(alice: Customer, given: str) -> None:
+    answer = alice.get("/servers/", HTTP_X_REQUEST_ID=given)
+
+    assert answer["X-Request-ID"] != given
+    assert len(answer["X-Request-ID"]) == 36
