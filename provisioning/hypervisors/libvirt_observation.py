@@ -14,9 +14,9 @@ from .domain_xml import domain_name
 # While QEMU winds down a guest that powered itself off the state is SHUTDOWN: not off yet.
 _RUNNING = {libvirt.VIR_DOMAIN_RUNNING, libvirt.VIR_DOMAIN_BLOCKED, libvirt.VIR_DOMAIN_SHUTDOWN}
 _PAUSED = {libvirt.VIR_DOMAIN_PAUSED, libvirt.VIR_DOMAIN_PMSUSPENDED, libvirt.VIR_DOMAIN_CRASHED}
-# Seen on libvirt 9.0: a guest's own ACPI poweroff is SHUTDOWN, destroy is DESTROYED, a killed QEMU is CRASHED,
-# also when libvirtd was down meanwhile.  But a libvirtd that restarts forgets the reason (UNKNOWN) of all that
-# was off before, and has none for what was never on.
+# Seen on libvirt 9.0: a guest's own ACPI poweroff is SHUTDOWN, destroy is DESTROYED, a killed QEMU is
+# CRASHED, also when libvirtd was down meanwhile.  But a libvirtd that restarts forgets the reason (UNKNOWN)
+# of all that was off before, and has none for what was never on.
 _ON_PURPOSE = {
     libvirt.VIR_DOMAIN_SHUTOFF_SHUTDOWN,
     libvirt.VIR_DOMAIN_SHUTOFF_DESTROYED,
