@@ -1,5 +1,6 @@
 """What a token may do: words ``resource:action``, where ``*`` stands for any."""
 
+import re
 from typing import Any
 
 from rest_framework.permissions import BasePermission
@@ -9,6 +10,7 @@ from accounts.authentication import token_of
 from accounts.models import ApiToken
 from vpsorg.errors import NotAuthenticated, PermissionDenied
 
+WORD = re.compile(r"(\*|[a-z_]+):(\*|[a-z_]+)", re.ASCII)
 ACTION_OF_METHOD = {"GET": "read", "HEAD": "read", "OPTIONS": "read", "DELETE": "delete"}
 
 
@@ -26,10 +28,15 @@ class TokenPermits(BasePermission):
         return bool(view.kwargs) or self.has_object_permission(request, view, None)
 
     def has_object_permission(self, request: Request, view: Any, obj: Any) -> bool:
-        action = ACTION_OF_METHOD.get(request.method or "", "write")
-        if view.resource is None or permits(token_of(request).permissions, view.resource, action):
+        needed = self.needed(view, request.method or "")
+        if needed is None or permits(token_of(request).permissions, *needed.split(":")):
             return True
-        raise PermissionDenied(f"This API token lacks the permission {view.resource}:{action}.")
+        raise PermissionDenied(f"This API token lacks the permission {needed}.")
+
+    @staticmethod
+    def needed(view: Any, method: str) -> str | None:
+        """The permission that a view's method asks for, as the documentation shows it."""
+        return view.resource and f"{view.resource}:{ACTION_OF_METHOD.get(method, 'write')}"
 
 
 def permits(permissions: list[str], resource: str, action: str) -> bool:

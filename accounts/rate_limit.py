@@ -65,7 +65,10 @@ def _count(token_id: int, window: int) -> int:
     """How many requests of this token there were in this window, this one included; 0 if nobody can say."""
     key = f"rate:{token_id}:{window}"
     try:
-        used, _ = _redis(settings.REDIS_URL).pipeline().incr(key).expire(key, 2 * WINDOW_S).execute()
+        both = _redis(settings.REDIS_URL).pipeline()
+        both.incr(key)
+        both.expire(key, 2 * WINDOW_S)
+        used, _ = both.execute()
     except redis.RedisError as error:
         log.warning("requests are not counted: %s", error)
         return 0

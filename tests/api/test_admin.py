@@ -14,7 +14,7 @@ from django.test.utils import CaptureQueriesContext
 from django.urls import reverse
 from django.utils import timezone
 
-from accounts.models import Account, ApiToken, CreditEntry, SshKey
+from accounts.models import Account, ApiToken, CreditEntry, IdempotentAnswer, SshKey
 from accounts.services import issue_token
 from inventory.models import IpAddress, IpPool, Placement
 from servers.models import Operation, Server
@@ -48,6 +48,7 @@ def make_rows(numbers: Iterable[int]) -> None:
         IpAddress.objects.create(pool=pool, address=f"10.0.{n}.2", placement=placement)
         account = AccountFactory.create()
         issue_token(account=account, name=f"token {n}")
+        IdempotentAnswer.objects.create(account=account, key=n, status=201, created_at=timezone.now())
         SshKey.objects.create(account=account, name=f"key {n}", public_key="ssh-ed25519 AAAA", fingerprint=n)
         server = ServerFactory.create(
             account=account,

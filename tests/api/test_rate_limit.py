@@ -6,7 +6,6 @@ from typing import Any
 import pytest
 import redis
 
-from accounts import rate_limit
 from tests.api.contract import is_refusal
 from tests.conftest import Customer
 
@@ -14,7 +13,7 @@ from tests.conftest import Customer
 @pytest.fixture
 def three_a_minute(settings: Any, monkeypatch: pytest.MonkeyPatch) -> None:
     settings.VPS_RATE_LIMIT = 3
-    monkeypatch.setattr(rate_limit.time, "time", lambda: 1_800_000_045.5)  # 45 s into a minute
+    monkeypatch.setattr("accounts.rate_limit.time.time", lambda: 1_800_000_045.5)  # 45 s into a minute
     redis.Redis.from_url(settings.REDIS_URL).flushdb()
 
 

@@ -20,6 +20,7 @@ from tests.factories import OperationFactory, OsVersionFactory, PlanFactory, Ser
 
 NOBODYS = dict.fromkeys(["server_id", "operation_id", "ssh_key_id", "plan_id"], 2**40)
 ANY_TOKEN = "any token"
+SAME_REQUEST = {"HTTP_X_REQUEST_ID": "one-and-the-same"}
 
 # Every route and the permission that it needs.
 PERMISSIONS: dict[Route, str] = {
@@ -111,11 +112,11 @@ def test_what_alice_owns_does_not_exist_for_others(
     before = everything()
 
     for other in (bob, charlie):
-        nobodys = other.ask(route.method, route.of(**NOBODYS), {})
+        nobodys = other.ask(route.method, route.of(**NOBODYS), {}, **SAME_REQUEST)
         assert nobodys.status_code == 404
         assert is_refusal(nobodys.json(), "not_found")
         for kind in ("pk", "uuid"):
-            answer = other.ask(route.method, route.of(**named_by(kind, hers)), {})
+            answer = other.ask(route.method, route.of(**named_by(kind, hers)), {}, **SAME_REQUEST)
             assert (answer.status_code, answer.content) == (404, nobodys.content)
             assert answer.headers == nobodys.headers
     assert everything() == before

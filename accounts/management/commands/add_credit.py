@@ -1,10 +1,11 @@
-from decimal import Decimal, InvalidOperation
 from typing import Any
 
+from django.core.exceptions import ValidationError
 from django.core.management.base import BaseCommand, CommandError, CommandParser
 
 from accounts.models import Account, CreditEntry
 from accounts.services import add_credit, balance_of
+from vpsorg.commands import sentence_of
 
 
 class Command(BaseCommand):
@@ -20,14 +21,13 @@ class Command(BaseCommand):
         parser.add_argument("--note", default="", help="why, for the history")
 
     def handle(self, *args: Any, account: str, amount: str, note: str, **options: Any) -> None:
+        line = CreditEntry(kind=CreditEntry.Kind.GRANT, amount=amount, note=note)
         try:
-            credits = Decimal(amount)
-        except InvalidOperation:
-            credits = Decimal("NaN")
-        if not credits.is_finite():
-            raise CommandError(f"--amount {amount} should be a number such as 50 or 12.50.")
+            line.clean_fields(exclude=["account"])
+        except ValidationError as error:
+            raise CommandError(sentence_of(error)) from None
         found = Account.objects.filter(email__iexact=account).first()
         if found is None:
             raise CommandError(f"There is no account {account}. manage.py create_token makes one.")
-        add_credit(account=found, amount=credits, kind=CreditEntry.Kind.GRANT, note=note)
+        add_credit(account=found, amount=line.amount, kind=CreditEntry.Kind.GRANT, note=note)
         self.stdout.write(f"{found.email}: {balance_of(found):.2f} credits")

@@ -2,9 +2,11 @@ from typing import Any
 
 from django.core.exceptions import ValidationError
 from django.core.management.base import BaseCommand, CommandError, CommandParser
-from django.core.validators import validate_email
 
+from accounts.models import Account, ApiToken
+from accounts.permissions import WORD
 from accounts.services import get_or_create_account, issue_token
+from vpsorg.commands import sentence_of
 
 
 class Command(BaseCommand):
@@ -27,11 +29,14 @@ class Command(BaseCommand):
     def handle(
         self, *args: Any, account: str, name: str, permission: list[str] | None, **options: Any
     ) -> None:
+        permissions = permission or ["*:*"]
+        for word in permissions:
+            if not WORD.fullmatch(word):
+                raise CommandError(f"--permission {word} should be RESOURCE:ACTION, such as servers:read.")
         try:
-            validate_email(account)
-        except ValidationError:
-            raise CommandError(f"--account {account} should be an email address.") from None
-        _, secret = issue_token(
-            account=get_or_create_account(account), name=name, permissions=permission or ["*:*"]
-        )
+            Account(email=account).clean_fields()
+            ApiToken(name=name).clean_fields(exclude=["account", "prefix", "digest"])
+        except ValidationError as error:
+            raise CommandError(sentence_of(error)) from None
+        _, secret = issue_token(account=get_or_create_account(account), name=name, permissions=permissions)
         self.stdout.write(secret)
