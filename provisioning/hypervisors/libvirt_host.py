@@ -68,7 +68,8 @@ def _has_virtualisation(connection: Any, capabilities: ET.Element) -> bool:
         [ET.tostring(cpu, encoding="unicode")], libvirt.VIR_CONNECT_BASELINE_CPU_EXPAND_FEATURES
     )
     features = ET.fromstring(expanded).iterfind("feature")  # noqa: S314
-    return any(feature.get("name") in {"vmx", "svm"} for feature in features)
+    # libvirt 11 lists what the model implies and this CPU lacks too, as disabled.
+    return any(f.get("name") in {"vmx", "svm"} and f.get("policy") != "disable" for f in features)
 
 
 def prepare(connection: Any, pool_name: str, networks: Sequence[str]) -> None:

@@ -41,7 +41,12 @@ def seed_iso(spec: MachineSpec) -> bytes:
 
 
 def meta_data(spec: MachineSpec) -> dict[str, Any]:
-    return {"instance-id": str(spec.uuid), "local-hostname": spec.hostname}
+    return {"instance-id": str(spec.uuid), "local-hostname": _kernel_name(spec.hostname)}
+
+
+def _kernel_name(hostname: str) -> str:
+    """The whole name, or its first label: Linux takes 64 characters, and a domain name may have 253."""
+    return hostname if len(hostname) <= 64 else hostname.partition(".")[0]
 
 
 def user_data(spec: MachineSpec) -> dict[str, Any]:
@@ -54,7 +59,8 @@ def user_data(spec: MachineSpec) -> dict[str, Any]:
     return {
         "hostname": spec.hostname.partition(".")[0],
         "fqdn": spec.hostname,
-        "prefer_fqdn_over_hostname": True,  # the guest is called what the customer typed
+        # The guest is called what the customer typed, where the kernel has room for it.
+        "prefer_fqdn_over_hostname": _kernel_name(spec.hostname) == spec.hostname,
         "preserve_hostname": False,
         "manage_etc_hosts": "localhost",
         "disable_root": False,

@@ -9,7 +9,7 @@ import pycdlib
 import pytest
 import yaml
 
-from provisioning.hypervisors.seed import network_config, seed_iso, user_data
+from provisioning.hypervisors.seed import meta_data, network_config, seed_iso, user_data
 from tests.unit.machines import HOSTILE, MACHINE, NIC, spec
 
 
@@ -87,3 +87,19 @@ def test_nothing_that_somebody_typed_is_ever_parsed(text: str) -> None:
     assert hostile["meta-data"]["local-hostname"] == text
     assert hostile["user-data"]["users"] == [{"name": "root", "ssh_authorized_keys": [text]}]
     assert hostile["user-data"].keys() == harmless["user-data"].keys()
+
+
+@pytest.mark.parametrize(
+    ("hostname", "name", "whole"),
+    [
+        ("web.example.com", "web.example.com", True),
+        (f"web.{'x' * 60}", f"web.{'x' * 60}", True),
+        (f"web.{'x' * 61}", "web", False),
+    ],
+)
+def test_a_name_too_long_for_the_kernel_is_cut_to_its_first_label(
+    hostname: str, name: str, whole: bool
+) -> None:
+    seed = user_data(spec(hostname=hostname))
+    assert meta_data(spec(hostname=hostname))["local-hostname"] == name
+    assert (seed["fqdn"], seed["prefer_fqdn_over_hostname"]) == (hostname, whole)
