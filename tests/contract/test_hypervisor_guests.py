@@ -3,6 +3,7 @@
 import subprocess
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
+from dataclasses import replace
 from pathlib import Path
 
 import libvirt
@@ -69,7 +70,7 @@ def test_usage_is_plausible(lab: Lab, guest: MachineSpec) -> None:
     assert sample.sent_bytes > 300
 
 
-def test_a_guest_shuts_down_when_asked_and_its_console_is_kept_over_all_boots(
+def test_a_guest_shuts_down_when_asked_and_boots_again_with_more_disk_and_the_same_console(
     lab: Lab, make_spec: Callable[..., MachineSpec]
 ) -> None:
     spec = make_spec()
@@ -77,8 +78,10 @@ def test_a_guest_shuts_down_when_asked_and_its_console_is_kept_over_all_boots(
     lab.hypervisor.shut_down(spec.uuid)
     until(lambda: lab.hypervisor.power(spec.uuid).state == PowerState.OFF)
     assert lab.hypervisor.power(spec.uuid).off_on_purpose
+    lab.hypervisor.grow_disk(replace(spec, disk_gib=2))
     lab.hypervisor.start(spec.uuid)
     await_up(lab, spec)
+    assert run(lab, spec, "cat /sys/block/vda/size") == (0, f"{2 * 2**30 // 512}\n")
     log = lab.hypervisor.console_log(spec.uuid)
     assert log.count(b"vps-guest: booting") == 2
     assert lab.hypervisor.console_log(spec.uuid, last_bytes=20) == log[-20:]
@@ -126,6 +129,22 @@ def test_a_new_seed_replaces_the_old_one(lab: Lab, machine: MachineSpec) -> None
     for _ in range(3):
         lab.hypervisor.write_seed(machine)
     assert lab.storage.storageVolLookupByName(name).info()[1] == before[1]
+
+
+def test_a_disk_grows_and_never_shrinks(lab: Lab, machine: MachineSpec) -> None:
+    def size_gib() -> float:
+        return float(lab.storage.storageVolLookupByName(f"{machine.uuid}.qcow2").info()[1] / 2**30)
+
+    for disk_gib in (3, 3, 2):
+        lab.hypervisor.grow_disk(replace(machine, disk_gib=disk_gib))
+        assert size_gib() == 3
+    lab.hypervisor.create_disk(replace(machine, disk_gib=3))
+    assert size_gib() == 3
+
+
+def test_there_is_nothing_to_grow_without_a_disk(lab: Lab) -> None:
+    with pytest.raises(HypervisorError):
+        lab.hypervisor.grow_disk(lab.spec())
 
 
 def test_what_cannot_take_files_takes_no_seed(test_lab: Lab) -> None:
