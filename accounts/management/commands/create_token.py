@@ -35,7 +35,7 @@ class Command(BaseCommand):
                 raise CommandError(f"--permission {word} should be RESOURCE:ACTION, such as servers:read.")
         try:
             Account(email=account).clean_fields()
-            ApiToken(name=name).clean_fields(exclude=["account", "prefix", "digest"])
+            ApiToken(name=name).clean_fields(exclude=["account", "prefix", "digest", "permissions"])
         except ValidationError as error:
             raise CommandError(sentence_of(error)) from None
         _, secret = issue_token(account=get_or_create_account(account), name=name, permissions=permissions)
