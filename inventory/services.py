@@ -126,14 +126,15 @@ def add_ip_pool(
 ) -> IpPool:
     """Make a pool and its addresses, without gateway, reserved ones, network and broadcast address.
 
-    May be repeated: an existing pool gets what it lacks.  Of a large network the
-    first 4,096 addresses are used.
+    May be repeated: an existing pool gets what it lacks, and loses what is reserved
+    now and free.  Of a large network the first 4,096 addresses are used.
     """
     pool, _ = IpPool.objects.update_or_create(
         network=str(network),
         defaults={"location": location, "gateway": gateway, "nameservers": nameservers},
     )
     kept_back = {ip_address(text) for text in {gateway, *reserved}}
+    pool.addresses.filter(address__in=[str(a) for a in kept_back], placement=None).delete()
     usable = (address for address in network.hosts() if address not in kept_back)
     rows = [IpAddress(pool=pool, address=str(a)) for a in islice(usable, MAX_ADDRESSES_PER_POOL)]
     IpAddress.objects.bulk_create(rows, ignore_conflicts=True)

@@ -2,12 +2,15 @@
 
 from typing import Any
 
+from django.core.exceptions import ValidationError
 from django.core.management.color import no_style
 from django.db import connection, transaction
+from django.db.models import Model
 
 from plans.models import Location, OperatingSystem, OsVersion, Plan
+from vpsorg.commands import sentence_of
 
-MODELS = {
+MODELS: dict[str, type[Model]] = {
     "locations": Location,
     "plans": Plan,
     "operating_systems": OperatingSystem,
@@ -15,19 +18,41 @@ MODELS = {
 }
 
 
+class CatalogueInvalid(Exception):
+    """What is wrong with a catalogue, and where."""
+
+
 @transaction.atomic
-def load_catalogue(catalogue: dict[str, list[dict[str, Any]]]) -> dict[str, int]:
+def load_catalogue(catalogue: Any) -> dict[str, int]:
     """Make the rows of a catalogue, or bring them up to date by id.  Nothing is removed.
 
     Returns how many rows of each section there were.  An image that was imported
-    stays.
+    stays.  Raises CatalogueInvalid, and then nothing is changed.
     """
+    if not isinstance(catalogue, dict) or set(catalogue) - set(MODELS):
+        raise CatalogueInvalid(f"Should be an object with lists named {', '.join(MODELS)}.")
+    for section, rows in catalogue.items():
+        if not isinstance(rows, list):
+            raise CatalogueInvalid(f"{section} should be a list.")
     for section, model in MODELS.items():
-        for row in catalogue.get(section, []):
-            values = dict(row)
-            model._default_manager.update_or_create(pk=values.pop("id"), defaults=values)
+        for number, row in enumerate(catalogue.get(section, []), start=1):
+            try:
+                _load(model, row)
+            except ValidationError as error:
+                raise CatalogueInvalid(f"{section}, row {number}: {sentence_of(error)}") from None
     _continue_after_given_ids()
     return {section: len(catalogue.get(section, [])) for section in MODELS}
+
+
+def _load(model: type[Model], row: Any) -> None:
+    known = [field.attname for field in model._meta.concrete_fields]
+    if not isinstance(row, dict) or type(row.get("id")) is not int or set(row) - set(known):
+        raise ValidationError({"id": f"Should be an integer, beside it no others than {', '.join(known)}."})
+    made = model._default_manager.filter(pk=row["id"]).first() or model()
+    for field, value in row.items():
+        setattr(made, field, value)
+    made.full_clean()
+    made.save()
 
 
 def _continue_after_given_ids() -> None:

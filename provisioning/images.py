@@ -3,8 +3,8 @@
 import hashlib
 from collections.abc import Iterator
 from contextlib import closing
+from http.client import HTTPException
 from pathlib import Path
-from urllib.error import URLError
 from urllib.request import urlopen
 
 from django.conf import settings
@@ -46,7 +46,7 @@ def _fetch(source: str, sha256: str, target: Path) -> None:
             raise ImageInvalid(f"{source} has the SHA-256 {digest.hexdigest()}, not {sha256}")
         inspect(part)
         part.rename(target)
-    except (OSError, URLError, ValueError) as error:
+    except (OSError, HTTPException, ValueError) as error:
         raise ImageInvalid(f"{source} cannot be read: {error}") from None
     finally:
         part.unlink(missing_ok=True)

@@ -31,6 +31,8 @@ class Command(BaseCommand):
         try:
             network = ip_network(options["network"])
             for text in addresses:
+                if "%" in text:
+                    raise ValueError(f"{text} means something on one machine only")
                 ip_address(text)
         except ValueError as error:
             raise CommandError(f"Not an address or network: {error}.") from None

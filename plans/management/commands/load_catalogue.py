@@ -4,7 +4,7 @@ from typing import Any
 
 from django.core.management.base import BaseCommand, CommandError, CommandParser
 
-from plans.services import load_catalogue
+from plans.services import CatalogueInvalid, load_catalogue
 
 OURS = Path(__file__).parents[2] / "catalogue.json"
 
@@ -24,5 +24,8 @@ class Command(BaseCommand):
             catalogue = json.loads(file.read_text())
         except (OSError, ValueError) as error:
             raise CommandError(f"{file} cannot be read as JSON: {error}") from None
-        counts = load_catalogue(catalogue)
+        try:
+            counts = load_catalogue(catalogue)
+        except CatalogueInvalid as error:
+            raise CommandError(f"{file}: {error}") from None
         self.stdout.write(", ".join(f"{count} {section}" for section, count in counts.items()))

@@ -1,11 +1,14 @@
 import re
 from typing import Any
 
+from django.core.exceptions import ValidationError
 from django.core.management.base import BaseCommand, CommandError, CommandParser
+from django.db import transaction
 
 from plans.models import OperatingSystem, OsVersion
 from provisioning.hypervisors.base import ImageInvalid
 from provisioning.images import import_image
+from vpsorg.commands import sentence_of
 
 
 class Command(BaseCommand):
@@ -24,6 +27,7 @@ class Command(BaseCommand):
         parser.add_argument("--family", help="with a new NAME: the system it belongs to, such as Debian")
         parser.add_argument("--agent", action="store_true", help="the image runs qemu-guest-agent at boot")
 
+    @transaction.atomic  # a system that is new stays only with its image
     def handle(self, *args: Any, source: str, sha256: str, agent: bool, **options: Any) -> None:
         sha256 = sha256.lower()
         if not re.fullmatch("[0-9a-f]{64}", sha256):
@@ -43,5 +47,13 @@ class Command(BaseCommand):
             return found
         if wanted.isdecimal() or not family:
             raise CommandError(f"There is no system {wanted}. With --family NAME a new one is made.")
-        system, _ = OperatingSystem.objects.get_or_create(name=family)
-        return OsVersion.objects.create(operating_system=system, name=wanted)
+        system = OperatingSystem.objects.filter(name=family).first() or OperatingSystem(name=family)
+        version = OsVersion(operating_system=system, name=wanted)
+        try:
+            system.full_clean(validate_unique=False)
+            version.clean_fields(exclude=["operating_system"])
+        except ValidationError as error:
+            raise CommandError(sentence_of(error)) from None
+        system.save()
+        version.save()
+        return version

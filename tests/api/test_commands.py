@@ -1,0 +1,554 @@
+"""What operators do by hand: done, may be repeated, or refused with one sentence."""
+
+import hashlib
+import json
+import struct
+import threading
+from collections.abc import Iterator
+from decimal import Decimal
+from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
+from io import StringIO
+from ipaddress import ip_address
+from pathlib import Path
+from typing import Any
+
+import pytest
+from django.apps import apps
+from django.core.management import CommandError, call_command, get_commands, load_command_class
+
+from accounts.models import Account, ApiToken, CreditEntry
+from accounts.services import balance_of, digest_of
+from inventory.models import IpAddress, IpPool
+from inventory.services import claim
+from plans.models import Location, OperatingSystem, OsVersion, Plan
+from tests.factories import AccountFactory, HypervisorFactory, LocationFactory, OsVersionFactory
+
+PROJECT = Path(__file__).parents[2]
+OUR_APPS = {app.name for app in apps.get_app_configs() if Path(app.path).parent == PROJECT}
+OURS = sorted(name for name, app in get_commands().items() if app in OUR_APPS)
+WITHOUT_ARGUMENTS = {"load_catalogue", "check_hypervisor"}
+
+pytestmark = pytest.mark.django_db
+
+
+def run(command: str, *words: str) -> str:
+    """What a command prints, without the line's end."""
+    out = StringIO()
+    call_command(command, *words, stdout=out)
+    return out.getvalue().removesuffix("\n")
+
+
+def refused(command: str, *words: str) -> str:
+    """The sentence that a command ends with."""
+    with pytest.raises(CommandError) as error:
+        run(command, *words)
+    [sentence] = str(error.value).splitlines()
+    return sentence
+
+
+@pytest.mark.parametrize("name", OURS)
+def test_each_command_teaches_its_use(name: str) -> None:
+    command = load_command_class(get_commands()[name], name)
+
+    assert len(command.help) > 80
+    assert command.help in " ".join(command.create_parser("manage.py", name).format_help().split())
+
+
+def test_our_commands_are_found() -> None:
+    assert {"add_credit", "add_ip_pool", "create_token", "import_image", "load_catalogue"} <= set(OURS)
+
+
+@pytest.mark.parametrize(
+    "name", [name for name in OURS if name not in {"load_catalogue", "check_hypervisor"}]
+)
+def test_a_command_without_its_arguments_names_them(name: str) -> None:
+    assert "required" in refused(name)
+
+
+# create_token.
+
+
+def create_token(*words: str, account: str = "alice@example.com", name: str = "laptop") -> str:
+    return run("create_token", "--account", account, "--name", name, *words)
+
+
+def test_a_token_is_printed_and_nothing_else(settings: Any) -> None:
+    settings.VPS_SIGNUP_CREDITS = Decimal("25.50")
+
+    secret = create_token()
+
+    token = ApiToken.objects.get()
+    assert secret.startswith("vps_")
+    assert secret.isascii()
+    assert " " not in secret
+    assert token.digest == digest_of(secret)
+    assert (token.name, token.permissions) == ("laptop", ["*:*"])
+    assert token.account.email == "alice@example.com"
+    assert balance_of(token.account) == Decimal("25.50")
+    assert CreditEntry.objects.get().kind == "signup"
+
+
+def test_an_account_gets_its_first_credits_once_however_it_is_written(settings: Any) -> None:
+    settings.VPS_SIGNUP_CREDITS = Decimal(10)
+
+    secrets = {create_token(), create_token(account="Alice@Example.COM")}
+
+    assert len(secrets) == 2
+    assert balance_of(Account.objects.get()) == 10
+
+
+def test_without_credits_to_begin_with_the_ledger_stays_empty(settings: Any) -> None:
+    settings.VPS_SIGNUP_CREDITS = Decimal(0)
+    create_token()
+
+    assert not CreditEntry.objects.exists()
+
+
+def test_a_token_has_the_permissions_given() -> None:
+    create_token("--permission", "servers:read", "--permission", "ssh_keys:*")
+
+    assert ApiToken.objects.get().permissions == ["servers:read", "ssh_keys:*"]
+
+
+@pytest.mark.parametrize(
+    ("given", "named"),
+    [
+        ({"account": "alice"}, "email"),
+        ({"account": ""}, "email"),
+        ({"account": f"{'a' * 300}@example.com"}, "email"),
+        ({"name": ""}, "name"),
+        ({"name": "a" * 101}, "name"),
+    ],
+)
+def test_a_token_for_nobody_or_without_a_name_is_refused(given: dict[str, str], named: str) -> None:
+    words = {"account": "alice@example.com", "name": "laptop"} | given
+
+    said = refused("create_token", "--account", words["account"], "--name", words["name"])
+
+    assert said.startswith(f"{named}: ")
+    assert not Account.objects.exists()
+
+
+@pytest.mark.parametrize("word", ["", "servers", "servers:", ":read", "servers:read:", "Servers:Read"])
+def test_a_permission_that_would_permit_nothing_is_refused(word: str) -> None:
+    said = refused("create_token", "--account", "a@example.com", "--name", "x", "--permission", word)
+
+    assert "servers:read" in said
+    assert not Account.objects.exists()
+
+
+# add_credit.
+
+
+def test_credits_are_a_line_in_the_ledger() -> None:
+    account = AccountFactory.create(email="alice@example.com", credits=10)
+
+    told = run("add_credit", "--account", "ALICE@example.com", "--amount", "2.50", "--note", "invoice 17")
+    taken = run("add_credit", "--account", "alice@example.com", "--amount=-0.25")
+
+    assert (told, taken) == ("alice@example.com: 12.50 credits", "alice@example.com: 12.25 credits")
+    line = account.credit_entries.get(note="invoice 17")
+    assert (line.kind, line.amount) == ("grant", Decimal("2.50"))
+
+
+@pytest.mark.parametrize(
+    ("field", "words"),
+    [
+        ("amount", ["--amount", "ten"]),
+        ("amount", ["--amount", "NaN"]),
+        ("amount", ["--amount", "Infinity"]),
+        ("amount", ["--amount", "1e400"]),
+        ("amount", ["--amount", "12345678901"]),
+        ("amount", ["--amount", "0.00001"]),
+        ("note", ["--amount", "1", "--note", "a" * 256]),
+    ],
+)
+def test_what_is_no_amount_is_refused(field: str, words: list[str]) -> None:
+    account = AccountFactory.create(credits=10)
+
+    assert refused("add_credit", "--account", account.email, *words).startswith(f"{field}: ")
+    assert balance_of(account) == 10
+
+
+def test_nobody_gets_no_credits() -> None:
+    assert "nobody@example.com" in refused("add_credit", "--account", "nobody@example.com", "--amount", "1")
+
+
+# load_catalogue.
+
+
+def catalogue(tmp_path: Path, content: Any) -> str:
+    file = tmp_path / "catalogue.json"
+    file.write_text(content if isinstance(content, str) else json.dumps(content))
+    return str(file)
+
+
+def plan(**fields: Any) -> dict[str, Any]:
+    sound = {"id": 7, "name": "Big", "slug": "big", "vcpus": 2, "memory_mib": 2048, "disk_gib": 20}
+    return sound | {"bandwidth_gb": 100, "price_monthly": "5", "price_hourly": "0.01"} | fields
+
+
+def test_our_catalogue_has_what_is_promised() -> None:
+    told = run("load_catalogue")
+
+    assert told == "3 locations, 4 plans, 3 operating_systems, 5 os_versions"
+    assert set(Location.objects.values_list("code", flat=True)) == {"us-west", "us-east", "eu-central"}
+    # The ids of the contract's examples.
+    standard = Plan.objects.get(pk=1)
+    assert (standard.name, standard.vcpus, standard.memory_mib, standard.disk_gib, standard.bandwidth_gb) == (
+        "Standard VPS",
+        2,
+        4096,
+        80,
+        2048,
+    )
+    assert Plan.objects.get(pk=2).name == "Performance VPS"
+    assert OsVersion.objects.get(pk=5).name == "Ubuntu 22.04 LTS"
+    assert OsVersion.objects.get(pk=3).name == "Debian 12"
+
+
+def test_to_load_it_twice_changes_nothing_and_keeps_images() -> None:
+    run("load_catalogue")
+    OsVersion.objects.filter(pk=1).update(image_sha256="a" * 64, min_disk_gib=3, has_agent=False)
+    before = [list(model.objects.values()) for model in (Location, Plan, OperatingSystem, OsVersion)]
+
+    run("load_catalogue")
+
+    assert [list(model.objects.values()) for model in (Location, Plan, OperatingSystem, OsVersion)] == before
+
+
+def test_new_rows_get_ids_behind_those_that_were_given(tmp_path: Path) -> None:
+    run("load_catalogue", catalogue(tmp_path, {"plans": [plan(id=7000)]}))
+
+    made = {field: value for field, value in plan(slug="next").items() if field != "id"}
+    assert Plan.objects.create(**made).pk == 7001
+
+
+def test_a_row_is_brought_up_to_date_by_its_id(tmp_path: Path) -> None:
+    run("load_catalogue", catalogue(tmp_path, {"plans": [plan()]}))
+    run("load_catalogue", catalogue(tmp_path, {"plans": [{"id": 7, "name": "Bigger", "is_active": False}]}))
+
+    row = Plan.objects.get()
+    assert (row.name, row.is_active, row.vcpus) == ("Bigger", False, 2)
+
+
+@pytest.mark.parametrize(
+    ("content", "named"),
+    [
+        ("", "JSON"),
+        ("{", "JSON"),
+        ("[]", "plans"),
+        ("null", "plans"),
+        ({"plan": []}, "plans"),
+        ({"plans": {}}, "plans"),
+        ({"plans": None}, "plans"),
+        ({"plans": ["Big"]}, "plans, row 1: id"),
+        ({"plans": [{"name": "Big"}]}, "plans, row 1: id"),
+        ({"plans": [plan(id="7")]}, "plans, row 1: id"),
+        ({"plans": [plan(id=10**30)]}, "plans, row 1: id"),
+        ({"plans": [plan(), plan(id=8)]}, "plans, row 2: slug"),
+        ({"plans": [plan(colour="red")]}, "plans, row 1: id"),
+        ({"plans": [{"id": 7, "name": "Big"}]}, "plans, row 1: slug"),
+        ({"plans": [plan(vcpus="two")]}, "plans, row 1: vcpus"),
+        ({"plans": [plan(vcpus=0)]}, "plans, row 1: vcpus"),
+        ({"plans": [plan(memory_mib=10**30)]}, "plans, row 1: memory_mib"),
+        ({"plans": [plan(price_hourly="free")]}, "plans, row 1: price_hourly"),
+        ({"locations": [{"id": 1, "code": "us west", "name": "x"}]}, "locations, row 1: code"),
+        (
+            {"os_versions": [{"id": 1, "operating_system_id": 9, "name": "x"}]},
+            "os_versions, row 1: operating",
+        ),
+    ],
+)
+def test_a_catalogue_that_is_wrong_is_refused_as_a_whole(tmp_path: Path, content: Any, named: str) -> None:
+    if isinstance(content, dict):
+        content.setdefault("operating_systems", [{"id": 1, "name": "Debian"}])
+
+    assert named in refused("load_catalogue", catalogue(tmp_path, content))
+    assert not OperatingSystem.objects.exists()
+    assert not Plan.objects.exists()
+
+
+@pytest.mark.parametrize("content", [None, b"\xff\xfe"])
+def test_a_catalogue_that_cannot_be_read_is_refused(tmp_path: Path, content: bytes | None) -> None:
+    if content is not None:
+        (tmp_path / "file").write_bytes(content)
+
+    assert str(tmp_path / "file") in refused("load_catalogue", str(tmp_path / "file"))
+
+
+# add_ip_pool.
+
+
+def add_ip_pool(network: str, gateway: str, *words: str, location: str = "us-west") -> str:
+    return run("add_ip_pool", "--location", location, "--network", network, "--gateway", gateway, *words)
+
+
+def addresses() -> set[str]:
+    return set(IpAddress.objects.values_list("address", flat=True))
+
+
+def test_a_pool_is_all_of_a_network_but_what_is_kept_back() -> None:
+    LocationFactory.create()
+
+    told = add_ip_pool(
+        "203.0.113.0/29", "203.0.113.1", "--reserve", "203.0.113.2", "--nameserver", "198.51.100.53"
+    )
+
+    assert told == "203.0.113.0/29: 4 addresses in us-west"
+    # Neither the network's own, nor the gateway, nor the reserved one, nor broadcast.
+    assert addresses() == {f"203.0.113.{n}" for n in (3, 4, 5, 6)}
+    pool = IpPool.objects.get()
+    assert (pool.gateway, pool.nameservers, pool.family) == ("203.0.113.1", ["198.51.100.53"], 4)
+
+
+def test_of_a_large_network_the_first_addresses_are_used() -> None:
+    LocationFactory.create()
+
+    told = add_ip_pool("2001:db8::/64", "2001:db8::1")
+
+    assert told == "2001:db8::/64: 4096 addresses in us-west"
+    assert min(map(ip_address, addresses())) == ip_address("2001:db8::2")
+
+
+def test_a_gateway_written_at_length_is_kept_back_too() -> None:
+    LocationFactory.create()
+
+    add_ip_pool("2001:db8::/125", "2001:0DB8:0:0::0001")
+
+    assert "2001:db8::1" not in addresses()
+
+
+def test_a_pool_may_be_made_again_with_more_kept_back() -> None:
+    HypervisorFactory.create(location=LocationFactory.create())
+    add_ip_pool("203.0.113.0/29", "203.0.113.1")
+    placement = claim(Location.objects.get(), vcpus=1, memory_mib=1, disk_gib=1)
+    [taken] = placement.addresses.all()
+    free = min(addresses() - {taken.address})
+
+    told = add_ip_pool("203.0.113.0/29", "203.0.113.1", "--reserve", free, "--reserve", taken.address)
+
+    assert told == "203.0.113.0/29: 4 addresses in us-west"
+    assert free not in addresses()
+    assert list(placement.addresses.all()) == [taken]  # what a server has, it keeps
+    assert IpPool.objects.count() == 1
+
+
+@pytest.mark.parametrize(
+    ("network", "gateway", "words", "named"),
+    [
+        ("203.0.113.0/24", "203.0.113.1", ["--location", "mars"], "mars"),
+        ("203.0.113.0/33", "203.0.113.1", [], "203.0.113.0/33"),
+        ("203.0.113.7/24", "203.0.113.1", [], "host bits"),
+        ("network", "203.0.113.1", [], "network"),
+        ("203.0.113.0/24", "router", [], "router"),
+        ("203.0.113.0/24", "203.0.114.1", [], "203.0.114.1"),
+        ("203.0.113.0/24", "2001:db8::1", [], "2001:db8::1"),
+        ("fe80::/64", "fe80::1%eth0", [], "fe80::1%eth0"),
+        ("203.0.113.0/24", "203.0.113.1", ["--nameserver", "dns"], "dns"),
+        ("203.0.113.0/24", "203.0.113.1", ["--reserve", "203.0.113.256"], "203.0.113.256"),
+    ],
+)
+def test_what_is_no_pool_is_refused(network: str, gateway: str, words: list[str], named: str) -> None:
+    LocationFactory.create()
+    given = ["--location", "us-west", "--network", network, "--gateway", gateway, *words]
+
+    assert named in refused("add_ip_pool", *given)
+    assert not IpPool.objects.exists()
+
+
+# import_image.
+
+GIB = 1024**3
+
+
+def qcow2(*, size: int = 3 * GIB, backing_file: int = 0, features: int = 0, version: int = 3) -> bytes:
+    """The beginning of an image, as QEMU's docs/interop/qcow2.txt has it."""
+    header = struct.pack(">4sIQIIQI36xQ", b"QFI\xfb", version, backing_file, 4, 16, size, 0, features)
+    return header.ljust(512, b"\0") + b"/etc/shadow"
+
+
+def sha256(content: bytes) -> str:
+    return hashlib.sha256(content).hexdigest()
+
+
+@pytest.fixture
+def image_dir(settings: Any, tmp_path: Path) -> Path:
+    settings.VPS_IMAGE_DIR = tmp_path / "images"
+    return tmp_path / "images"
+
+
+@pytest.fixture
+def debian(image_dir: Path) -> OsVersion:
+    version: OsVersion = OsVersionFactory.create(name="Debian 12", image_sha256="")
+    return version
+
+
+@pytest.fixture
+def source(tmp_path: Path) -> Path:
+    return tmp_path / "debian.qcow2"
+
+
+def import_image(source: object, content: bytes, *words: str, name: str = "Debian 12") -> str:
+    return run("import_image", str(source), "--sha256", sha256(content), "--os", name, *words)
+
+
+def test_an_image_puts_its_system_on_offer(debian: OsVersion, image_dir: Path, source: Path) -> None:
+    image = qcow2(size=2 * GIB + 1)
+    source.write_bytes(image)
+
+    told = import_image(source, image, "--agent")
+
+    debian.refresh_from_db()
+    [kept] = image_dir.iterdir()
+    assert kept.name == f"{sha256(image)}.qcow2"
+    assert kept.read_bytes() == image
+    assert told == f"os_id {debian.pk}, Debian 12: {kept}"
+    assert debian.is_on_offer
+    assert (debian.image_sha256, debian.min_disk_gib, debian.has_agent) == (sha256(image), 3, True)
+
+
+def test_to_import_it_again_needs_the_source_no_more(debian: OsVersion, source: Path) -> None:
+    source.write_bytes(qcow2())
+    first = import_image(source, qcow2())
+    source.unlink()
+
+    assert import_image(source, qcow2()) == first
+
+
+def test_a_system_may_be_named_by_its_id_and_the_digest_in_capitals(debian: OsVersion, source: Path) -> None:
+    source.write_bytes(qcow2())
+
+    run("import_image", str(source), "--sha256", sha256(qcow2()).upper(), "--os", str(debian.pk))
+
+    debian.refresh_from_db()
+    assert debian.image_sha256 == sha256(qcow2())
+
+
+def test_a_new_system_is_made_with_its_family(image_dir: Path, source: Path) -> None:
+    source.write_bytes(qcow2())
+
+    import_image(source, qcow2(), "--family", "Alpine", name="Alpine 3.20")
+
+    version = OsVersion.objects.get()
+    assert (version.name, version.operating_system.name) == ("Alpine 3.20", "Alpine")
+    assert version.is_on_offer
+
+
+@pytest.mark.parametrize(
+    ("content", "named"),
+    [
+        (b"", "qcow2"),
+        (b"<html>Not found</html>", "qcow2"),
+        (qcow2()[:60], "qcow2"),
+        (qcow2(version=9), "version"),
+        (qcow2(backing_file=512), "backing file"),
+        (qcow2(features=1 << 2), "data file"),
+        (qcow2(size=0), "0 bytes"),
+    ],
+    ids=["empty", "no image", "truncated", "new version", "backing file", "data file", "no size"],
+)
+def test_an_image_that_cannot_stand_alone_is_refused(
+    debian: OsVersion, image_dir: Path, source: Path, content: bytes, named: str
+) -> None:
+    source.write_bytes(content)
+
+    said = refused("import_image", str(source), "--sha256", sha256(content), "--os", "Debian 12")
+
+    assert named in said
+    assert list(image_dir.iterdir()) == []
+    debian.refresh_from_db()
+    assert not debian.is_on_offer
+
+
+def test_an_image_with_another_digest_is_refused(debian: OsVersion, image_dir: Path, source: Path) -> None:
+    source.write_bytes(qcow2()[:-1])
+
+    said = refused("import_image", str(source), "--sha256", sha256(qcow2()), "--os", "Debian 12")
+
+    assert sha256(qcow2()) in said
+    assert sha256(qcow2()[:-1]) in said
+    assert list(image_dir.iterdir()) == []
+
+
+@pytest.mark.parametrize(
+    ("words", "named"),
+    [
+        (["--sha256", "abc"], "--sha256"),
+        (["--sha256", "g" * 64], "--sha256"),
+        (["--os", "Plan 9"], "Plan 9"),
+        (["--os", "99"], "99"),
+        (["--os", "9" * 30], "9" * 30),
+        (["--os", "Plan 9", "--family", ""], "Plan 9"),
+        (["--os", "Plan 9", "--family", "a" * 101], "name: "),
+        (["--os", "a" * 101, "--family", "Plan"], "name: "),
+    ],
+)
+def test_an_image_of_nothing_is_refused(
+    debian: OsVersion, source: Path, words: list[str], named: str
+) -> None:
+    source.write_bytes(qcow2())
+
+    said = refused("import_image", str(source), "--sha256", sha256(qcow2()), "--os", "Debian 12", *words)
+
+    assert named in said
+    assert OsVersion.objects.get() == debian
+    assert OperatingSystem.objects.count() == 1
+
+
+@pytest.mark.parametrize(
+    "source",
+    ["/no/such/file", "/", "", "http://127.0.0.1:1/image", "http://a b/", "http://[", "ftp://host/image"],
+)
+def test_a_source_that_cannot_be_read_is_refused_and_makes_no_system(image_dir: Path, source: str) -> None:
+    digest = sha256(qcow2())
+
+    said = refused("import_image", source, "--sha256", digest, "--os", "Plan 9", "--family", "Plan")
+
+    assert "cannot be read" in said
+    assert not OsVersion.objects.exists()
+    assert not OperatingSystem.objects.exists()
+
+
+class Website(BaseHTTPRequestHandler):
+    """/image is an image, /half breaks off, /strange is no HTTP, all else is missing."""
+
+    def do_GET(self) -> None:
+        if self.path == "/strange":
+            self.wfile.write(b"\x00\xff\r\n\r\n")
+            return
+        found = self.path in {"/image", "/half"}
+        self.send_response(200 if found else 404)
+        self.send_header("Content-Length", str(len(qcow2())))
+        self.end_headers()
+        self.wfile.write(qcow2()[: 100 if self.path == "/half" else None])
+
+    def log_message(self, format: str, *arguments: Any) -> None:
+        pass
+
+
+@pytest.fixture
+def website() -> Iterator[str]:
+    with ThreadingHTTPServer(("127.0.0.1", 0), Website) as server:
+        thread = threading.Thread(target=server.serve_forever)
+        thread.start()
+        yield f"http://127.0.0.1:{server.server_port}"
+        server.shutdown()
+        thread.join()
+
+
+def test_an_image_may_come_from_a_website(debian: OsVersion, website: str) -> None:
+    import_image(f"{website}/image", qcow2())
+
+    debian.refresh_from_db()
+    assert debian.is_on_offer
+
+
+@pytest.mark.parametrize("path", ["missing", "half", "strange"])
+def test_a_website_without_the_image_is_refused(
+    debian: OsVersion, image_dir: Path, website: str, path: str
+) -> None:
+    said = refused("import_image", f"{website}/{path}", "--sha256", sha256(qcow2()), "--os", "Debian 12")
+
+    assert website in said
+    assert list(image_dir.iterdir()) == []
