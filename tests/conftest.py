@@ -22,6 +22,7 @@ from tests.factories import (
     token_for,
 )
 from tests.private_services import VAR
+from tests.published import check_answer
 
 
 @pytest.fixture(scope="session")
@@ -58,9 +59,14 @@ class Customer:
         self._client.handler = HANDLER
 
     def ask(self, method: str, path: str, body: Any = None, **headers: Any) -> Any:
-        """An answer of ``/api/v1<path>``; ``body`` is sent as JSON.  ``headers`` win over ours."""
+        """An answer of ``/api/v1<path>``; ``body`` is sent as JSON.  ``headers`` win over ours.
+
+        Fails when the published schema does not promise the answer.
+        """
         headers = {"HTTP_AUTHORIZATION": f"Bearer {self.token}", "CONTENT_TYPE": "application/json"} | headers
-        return self._client.generic(method, f"/api/v1{path}", _json(body), None, **headers)  # type: ignore[arg-type]
+        answer = self._client.generic(method, f"/api/v1{path}", _json(body), None, **headers)  # type: ignore[arg-type]
+        check_answer(method, f"/api/v1{path}".partition("?")[0], answer)
+        return answer
 
     def get(self, path: str, **headers: Any) -> Any:
         return self.ask("GET", path, **headers)

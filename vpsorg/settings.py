@@ -51,6 +51,8 @@ INSTALLED_APPS = [
     "django.contrib.staticfiles",
     "django_filters",
     "rest_framework",
+    "drf_spectacular",
+    "drf_spectacular_sidecar",
     "plans",
     "accounts",
     "inventory",
@@ -110,8 +112,24 @@ REST_FRAMEWORK = {
     "DEFAULT_FILTER_BACKENDS": ["django_filters.rest_framework.DjangoFilterBackend"],
     "DEFAULT_METADATA_CLASS": "vpsorg.api.metadata.AllowedMethods",
     "DEFAULT_THROTTLE_CLASSES": ["accounts.rate_limit.TokenRateLimit"],
+    "DEFAULT_SCHEMA_CLASS": "vpsorg.api.schema.Schema",
     "EXCEPTION_HANDLER": "vpsorg.api.errors.render",
     "UNAUTHENTICATED_USER": None,
+}
+
+SPECTACULAR_SETTINGS = {
+    "TITLE": "Virtual private servers",
+    "DESCRIPTION": "Every request carries `Authorization: Bearer vps_...`, an API token. Bodies are JSON.",
+    "VERSION": "1",
+    "OAS_VERSION": "3.1.0",
+    "SCHEMA_PATH_PREFIX": "/api/v1",
+    "ENUM_NAME_OVERRIDES": {"ServerStatus": "servers.states.PUBLIC_STATUSES"},
+    "ENUM_SUFFIX": "",
+    "ENUM_GENERATE_CHOICE_DESCRIPTION": False,
+    "DISABLE_DOCSTRING_DESCRIPTIONS": True,
+    "SWAGGER_UI_DIST": "SIDECAR",
+    "SWAGGER_UI_FAVICON_HREF": "SIDECAR",
+    "SWAGGER_UI_SETTINGS": {"deepLinking": True, "persistAuthorization": True, "docExpansion": "list"},
 }
 
 CELERY_BROKER_URL = REDIS_URL.replace("unix://", "redis+socket://", 1)

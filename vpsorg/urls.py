@@ -1,8 +1,12 @@
 from django.contrib import admin
 from django.urls import include, path
 
+from vpsorg.api.docs import DocsView, SchemaView
+
 urlpatterns = [
     path("admin/", admin.site.urls),
+    path("api/v1/schema/", SchemaView.as_view(), name="schema"),
+    path("api/v1/docs/", DocsView.as_view(), name="docs"),
     path("api/v1/", include("servers.api.urls")),
     path("api/v1/", include("accounts.api.urls")),
     path("api/v1/", include("inventory.api.urls")),

@@ -7,8 +7,8 @@ from vpsorg.api.fields import StrictString
 
 
 class NewSshKey(serializers.Serializer[Any]):
-    name = StrictString(max_length=100)
-    public_key = StrictString(max_length=ssh_keys.MAX_LENGTH)
+    name = StrictString(min_length=1, max_length=100)
+    public_key = StrictString(min_length=1, max_length=ssh_keys.MAX_LENGTH)
 
     def validate_public_key(self, value: str) -> ssh_keys.PublicKey:
         try:

@@ -10,6 +10,7 @@ from rest_framework.views import APIView
 from rest_framework.viewsets import GenericViewSet
 
 from accounts import services
+from accounts.api.schema import of_account, of_ssh_keys
 from accounts.api.serializers import NewSshKey
 from accounts.authentication import account_of, token_of
 from accounts.idempotency import IdempotentPosts
@@ -19,6 +20,7 @@ from vpsorg.api.times import utc
 from vpsorg.errors import NotFound
 
 
+@of_account
 class AccountView(APIView):
     """Who the token belongs to and what it may do.  Open to any active token."""
 
@@ -47,6 +49,7 @@ class AccountView(APIView):
         )
 
 
+@of_ssh_keys
 class SshKeyViewSet(IdempotentPosts, GenericViewSet[SshKey]):
     resource = "ssh_keys"
     filter_backends: list[Any] = []

@@ -9,12 +9,14 @@ from rest_framework.request import Request
 from rest_framework.response import Response
 from rest_framework.viewsets import GenericViewSet
 
+from inventory.api.schema import of_locations, of_operating_systems, of_plans
 from inventory.offers import locations_with_room
 from plans.models import Location, OperatingSystem, OsVersion, Plan
 from vpsorg.api.references import named_by
 from vpsorg.errors import NotFound
 
 
+@of_plans
 class PlanViewSet(GenericViewSet[Plan]):
     """Plans on sale.  ``?location=`` leaves those that have room there."""
 
@@ -42,6 +44,7 @@ class PlanViewSet(GenericViewSet[Plan]):
         return Response(_plan(plan, locations_with_room([plan])[plan.pk]))
 
 
+@of_locations
 class LocationViewSet(GenericViewSet[Location]):
     resource = "servers"
     queryset = Location.objects.order_by("pk")
@@ -52,6 +55,7 @@ class LocationViewSet(GenericViewSet[Location]):
         return self.get_paginated_response([_location(location) for location in page])
 
 
+@of_operating_systems
 class OperatingSystemViewSet(GenericViewSet[OperatingSystem]):
     """Systems with the versions that are on offer: those that have an image."""
 

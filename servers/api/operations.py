@@ -10,6 +10,7 @@ from rest_framework.response import Response
 from rest_framework.viewsets import GenericViewSet
 
 from accounts.authentication import account_of
+from servers.api.schema import of_operations
 from servers.models import Operation
 from servers.selectors import operations_of
 from servers.states import OPEN_OPERATION
@@ -21,6 +22,7 @@ LONGEST_WAIT_S = 30
 LOOK_EVERY_S = 0.25
 
 
+@of_operations
 class OperationViewSet(GenericViewSet[Operation]):
     """One operation.  ``?wait=30`` holds the answer until it has ended, so many seconds at most."""
 

@@ -17,8 +17,7 @@ from vpsorg.api.fields import RowReference, StrictBoolean, StrictString
 from vpsorg.api.references import MAX_ID
 
 LABEL = r"[A-Za-z0-9](?:[A-Za-z0-9-]{0,61}[A-Za-z0-9])?"
-NAME = re.compile(rf"{LABEL}\Z", re.ASCII)
-HOSTNAME = re.compile(rf"(?=.{{1,253}}\Z){LABEL}(?:\.{LABEL})*\Z", re.ASCII)
+HOSTNAME = rf"{LABEL}(?:\.{LABEL})*"
 FIXED_AT_CREATION = ("plan_id", "os_id", "location")
 ALIASES = {"plan_id": "plan", "os_id": "os_version"}
 MAX_SSH_KEYS = 20
@@ -27,13 +26,13 @@ MAX_SSH_KEYS = 20
 class PatternString(StrictString):
     """A string that matches a pattern as a whole, or the sentence that says what it should be."""
 
-    def __init__(self, pattern: re.Pattern[str], sentence: str, **kwargs: Any) -> None:
+    def __init__(self, pattern: str, sentence: str, **kwargs: Any) -> None:
         super().__init__(trim_whitespace=False, **kwargs)
         self.pattern, self.sentence = pattern, sentence
 
     def to_internal_value(self, data: Any) -> str:
         value = super().to_internal_value(data)
-        if not self.pattern.match(value):
+        if not re.fullmatch(self.pattern, value):
             raise serializers.ValidationError(self.sentence)
         return value
 
@@ -41,12 +40,13 @@ class PatternString(StrictString):
 class ServerName(PatternString):
     def __init__(self, **kwargs: Any) -> None:
         sentence = "Should be 1 to 63 letters, digits and hyphens, with no hyphen first or last."
-        super().__init__(NAME, sentence, **kwargs)
+        super().__init__(LABEL, sentence, max_length=63, **kwargs)
 
 
 class Hostname(PatternString):
     def __init__(self, **kwargs: Any) -> None:
-        super().__init__(HOSTNAME, "Should be a domain name such as web01.example.com.", **kwargs)
+        sentence = "Should be a domain name such as web01.example.com."
+        super().__init__(HOSTNAME, sentence, max_length=253, **kwargs)
 
 
 class PlanReference(RowReference):
@@ -94,7 +94,7 @@ class CreateServer(serializers.Serializer[Any]):
     plan_id = PlanReference(required=False)
     os_id = OsReference(required=False)
     location = LocationReference()
-    hostname = Hostname(required=False, allow_blank=True, default="")
+    hostname = Hostname(required=False, allow_blank=True)
     ssh_key_id = SshKeyReference(required=False, allow_null=True, default=None)
     backups_enabled = StrictBoolean(required=False, default=False)
     plan = PlanReference(required=False)
@@ -118,14 +118,15 @@ class CreateServer(serializers.Serializer[Any]):
         plan: Plan = attrs["plan_id"] if "plan_id" in attrs else attrs["plan"]
         version: OsVersion = attrs["os_id"] if "os_id" in attrs else attrs["os_version"]
         require_disk(plan, version, field="plan_id" if "plan_id" in attrs else "plan")
+        hostname: str = attrs.get("hostname", "")
         keys = [attrs["ssh_key_id"]] if attrs["ssh_key_id"] else attrs.get("ssh_keys", [])
         return {
             # The clients send no name: the first label of the hostname is it.
-            "name": attrs.get("name") or attrs["hostname"].partition(".")[0],
+            "name": attrs.get("name") or hostname.partition(".")[0],
             "plan": plan,
             "os_version": version,
             "location": attrs["location"],
-            "hostname": attrs["hostname"],
+            "hostname": hostname,
             "ssh_keys": list(dict.fromkeys(keys)),
             "backups_enabled": attrs["backups_enabled"],
         }

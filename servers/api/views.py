@@ -21,6 +21,7 @@ from accounts.idempotency import IdempotentPosts
 from servers import services
 from servers.api import operations, representations
 from servers.api.filters import ServerFilter
+from servers.api.schema import of_servers
 from servers.api.serializers import CreateServer, PowerAction, RebuildServer, ResizeServer, UpdateServer
 from servers.models import Operation, Server
 from servers.selectors import one_server_of, servers_of
@@ -34,6 +35,7 @@ POWER_ACTIONS = {
 }
 
 
+@of_servers
 class ServerViewSet(IdempotentPosts, GenericViewSet[Server]):
     resource = "servers"
     filterset_class = ServerFilter

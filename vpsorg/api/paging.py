@@ -44,8 +44,38 @@ class ContractPagination(BasePagination):
             body |= {"next": following, "previous": before}
         return Response(body | {"results": data}, headers={"Link": ", ".join(links)} if links else {})
 
+    def get_schema_operation_parameters(self, view: Any) -> list[dict[str, Any]]:
+        return [
+            {"name": name, "in": "query", "description": description, "schema": schema}
+            for name, description, schema in (
+                ("page", "Which page, from 1.", _numbers_to(MAX_PAGE)),
+                (
+                    "page_size",
+                    f"Rows of a page; {DEFAULT_PAGE_SIZE} if you ask for pages.",
+                    _numbers_to(MAX_PAGE_SIZE),
+                ),
+            )
+        ]
+
+    def get_paginated_response_schema(self, schema: Any) -> dict[str, Any]:
+        page = {"type": ["string", "null"], "format": "uri", "description": "Only if pages were asked for."}
+        return {
+            "type": "object",
+            "properties": {
+                "count": {"type": "integer", "minimum": 0, "example": 1},
+                "next": page | {"example": None},
+                "previous": page | {"example": None},
+                "results": schema,
+            },
+            "required": ["count", "results"],
+        }
+
     def _page_url(self, number: int) -> str:
         return replace_query_param(replace_query_param(self.url, "page_size", self.size), "page", number)
+
+
+def _numbers_to(maximum: int) -> dict[str, Any]:
+    return {"type": "integer", "minimum": 1, "maximum": maximum}
 
 
 def _whole_number(request: Request, name: str, default: int, maximum: int) -> int:

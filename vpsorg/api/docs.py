@@ -1,0 +1,33 @@
+"""The schema and the pages to try it, open to everybody.  The pages need no file but ours."""
+
+from functools import cache
+from typing import Any
+
+from drf_spectacular.generators import SchemaGenerator
+from drf_spectacular.views import SpectacularSwaggerSplitView
+from rest_framework.permissions import AllowAny
+from rest_framework.request import Request
+from rest_framework.response import Response
+from rest_framework.views import APIView
+
+
+@cache
+def published() -> dict[str, Any]:
+    """The schema.  It is the same for everybody and for as long as the process lives."""
+    schema: dict[str, Any] = SchemaGenerator().get_schema(public=True)
+    return schema
+
+
+class SchemaView(APIView):
+    schema = None
+    authentication_classes: list[Any] = []
+    permission_classes = [AllowAny]
+
+    def get(self, request: Request) -> Response:
+        return Response(published())
+
+
+class DocsView(SpectacularSwaggerSplitView):
+    authentication_classes: list[Any] = []
+    permission_classes = [AllowAny]
+    throttle_classes: list[Any] = []
