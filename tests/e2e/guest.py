@@ -31,14 +31,19 @@ class GuestOf:
 
     def read(self, path: str) -> str:
         """The content of a file inside."""
-        pid = self.agent("guest-exec", path="/bin/cat", arg=[path], **{"capture-output": True})["pid"]
+        return self.run("/bin/cat", path)
+
+    def run(self, program: str, *arguments: str) -> str:
+        """What a program prints inside."""
+        asked = {"path": program, "arg": list(arguments), "capture-output": True}
+        pid = self.agent("guest-exec", **asked)["pid"]
         for _ in range(100):
             ended = self.agent("guest-exec-status", pid=pid)
             if ended["exited"]:
                 assert ended["exitcode"] == 0, ended
                 return base64.b64decode(ended.get("out-data", "")).decode()
             time.sleep(0.1)
-        raise AssertionError(f"reading {path} never ended")
+        raise AssertionError(f"{program} never ended")
 
     def addresses(self) -> set[str]:
         interfaces = self.agent("guest-network-get-interfaces")

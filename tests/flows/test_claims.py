@@ -1,12 +1,13 @@
 """Room and addresses: never sold twice, never lost, whoever comes at once."""
 
 from collections.abc import Callable
+from concurrent.futures import ThreadPoolExecutor
 from datetime import timedelta
 from ipaddress import ip_network
 from typing import Any
 
 import pytest
-from django.db import IntegrityError
+from django.db import IntegrityError, connection, transaction
 from django.db.models import Sum
 from django.utils import timezone
 
@@ -56,6 +57,27 @@ def test_of_many_creates_at_once_as_many_succeed_as_there_are_addresses() -> Non
     given = IpAddress.objects.exclude(placement=None).values_list("address", flat=True)
     assert len(set(given)) == 5
     assert used(host) == claimed(host) == (5, 5 * 1024, 50), "the refused ones took no room"
+
+
+def test_two_transactions_on_different_hosts_never_take_the_same_address() -> None:
+    """The hosts' rows make claims on one host wait for each other; here only the addresses meet."""
+    small = HypervisorFactory.create(memory_mib=1024)
+    large = HypervisorFactory.create(memory_mib=64 * 1024, memory_mib_used=32 * 1024)
+    addresses(small.location)
+
+    with transaction.atomic():
+        first = claim(small.location, **(SIZE | {"memory_mib": 16 * 1024}))
+        with ThreadPoolExecutor(1) as other:
+            second = other.submit(_in_a_thread, lambda: claim(small.location, **SIZE)).result(30)
+    assert (first.hypervisor, second.hypervisor) == (large, small)
+    assert first.addresses.get() != second.addresses.get()
+
+
+def _in_a_thread(do: Callable[[], Placement]) -> Placement:
+    try:
+        return do()
+    finally:
+        connection.close()
 
 
 def test_credits_are_not_spent_twice_by_creates_at_once() -> None:

@@ -70,6 +70,7 @@ for _, name in ipairs(order) do
     for _, route in ipairs(only("table", of(nic, "routes"))) do
         say("route", everywhere[route.to] or route.to, route.via, route["on-link"] == true and "onlink" or nil)
     end
+    for _, gateway in ipairs(strings({nic.gateway6 or false})) do say("route", "default", gateway) end
     for _, server in ipairs(strings(of(of(nic, "nameservers"), "addresses"))) do say("dns", server) end
     for _, domain in ipairs(strings(of(of(nic, "nameservers"), "search"))) do say("search", domain) end
 end
