@@ -4,6 +4,8 @@ import re
 from datetime import timedelta
 from typing import cast
 
+import orjson
+from django.db import connection
 from django.db.models import Q
 from django.utils import timezone
 from rest_framework.authentication import BaseAuthentication
@@ -15,6 +17,14 @@ from vpsorg.errors import NotAuthenticated
 
 SECRET = re.compile(r"vps_[A-Za-z0-9_-]{20,200}", re.ASCII)
 LAST_USED_PRECISION = timedelta(minutes=1)
+TOKEN_FIELDS = [field.attname for field in ApiToken._meta.concrete_fields]
+ACCOUNT_FIELDS = [field.attname for field in Account._meta.concrete_fields]
+COLUMNS = [f"token.{name}" for name in TOKEN_FIELDS] + [f"account.{name}" for name in ACCOUNT_FIELDS]
+LOOK_UP = f"""
+    SELECT {", ".join(COLUMNS)}
+    FROM accounts_apitoken token JOIN accounts_account account ON account.id = token.account_id
+    WHERE token.digest = %s
+"""  # noqa: S608
 
 
 class BearerAuthentication(BaseAuthentication):
@@ -28,7 +38,7 @@ class BearerAuthentication(BaseAuthentication):
             raise NotAuthenticated(
                 "The Authorization header should be: Bearer vps_... (an API token).", code="malformed_token"
             )
-        token = ApiToken.objects.select_related("account").filter(digest=digest_of(secret.strip())).first()
+        token = _token(digest_of(secret.strip()))
         if token is None:
             raise NotAuthenticated("This API token is unknown.", code="invalid_token")
         _require_valid(token)
@@ -46,6 +56,19 @@ def account_of(request: Request) -> Account:
 
 def token_of(request: Request) -> ApiToken:
     return cast(ApiToken, request.auth)
+
+
+def _token(digest: str) -> ApiToken | None:
+    """The token and its account.  By hand, for every request begins here: the ORM takes ten times as long."""
+    with connection.cursor() as cursor:
+        cursor.execute(LOOK_UP, [digest])
+        row = cursor.fetchone()
+    if row is None:
+        return None
+    token = ApiToken.from_db(connection.alias, TOKEN_FIELDS, row[: len(TOKEN_FIELDS)])
+    token.permissions = orjson.loads(row[TOKEN_FIELDS.index("permissions")])
+    token.account = Account.from_db(connection.alias, ACCOUNT_FIELDS, row[len(TOKEN_FIELDS) :])
+    return token
 
 
 def _require_valid(token: ApiToken) -> None:
