@@ -149,5 +149,9 @@ class ResourceUsage(models.Model):
 
     @property
     def bandwidth_used_gb(self) -> int:
-        """The larger of what came in and what went out this month, in whole GB (the provider's rule)."""
-        return max(self.received_bytes, self.sent_bytes) // 10**9
+        return bandwidth_gb(self.received_bytes, self.sent_bytes)
+
+
+def bandwidth_gb(received_bytes: int, sent_bytes: int) -> int:
+    """What counts of a month's traffic: the larger of the two, in whole GB (the provider's rule)."""
+    return max(received_bytes, sent_bytes) // 10**9

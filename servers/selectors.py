@@ -19,8 +19,7 @@ def servers_of(account: Account) -> QuerySet[Server]:
 
 def one_server_of(account: Account, reference: str) -> Server:
     """A server of this account by id or uuid.  Raises NotFound, for somebody else's just as for nobody's."""
-    servers = servers_of(account).select_related("plan", "os_version", "location", "usage")
-    found = servers.filter(named_by(reference)).first()
+    found = servers_of(account).select_related("plan").filter(named_by(reference)).first()
     if found is None:
         raise NotFound("There is no such server in this account.")
     return found

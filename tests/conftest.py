@@ -13,6 +13,7 @@ from accounts.models import Account
 from deploy.local.guest import GuestImage
 from deploy.local.libvirtd import Libvirtd
 from inventory.services import add_ip_pool
+from plans import catalogue
 from tests.factories import (
     AccountFactory,
     HypervisorFactory,
@@ -23,6 +24,13 @@ from tests.factories import (
 )
 from tests.private_services import VAR
 from tests.published import check_answer
+
+
+@pytest.fixture(autouse=True)
+def new_catalogue() -> None:
+    """Rows of the test before are gone, and their ids may be used again."""
+    for kept in (catalogue.plans, catalogue.os_versions, catalogue.locations):
+        kept.forget()
 
 
 @pytest.fixture(scope="session")

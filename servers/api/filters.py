@@ -3,9 +3,13 @@
 from typing import Any
 
 import django_filters
+from django_filters.rest_framework import DjangoFilterBackend
+from django_filters.utils import translate_validation
+from rest_framework.request import Request
 
 from plans.models import Location
 from servers.models import Server
+from servers.rows import ServerRows
 from servers.states import PUBLIC_STATUSES
 
 
@@ -20,3 +24,15 @@ class ServerFilter(django_filters.FilterSet):  # type: ignore[misc]
     class Meta:
         model = Server
         fields: list[Any] = []
+
+
+class RowFilters(DjangoFilterBackend):  # type: ignore[misc]
+    """The filter set judges the words, when there are any; the rows narrow themselves."""
+
+    def filter_queryset(self, request: Request, queryset: ServerRows, view: Any) -> ServerRows:
+        if ServerFilter.base_filters.keys().isdisjoint(request.query_params):
+            return queryset
+        asked = ServerFilter(request.query_params, request=request)
+        if not asked.is_valid():
+            raise translate_validation(asked.errors)
+        return queryset.filter(**asked.form.cleaned_data)

@@ -2,14 +2,16 @@
 
 from typing import Any
 
+from plans import catalogue
 from servers.models import Server
+from servers.rows import ServerRow, UsageRow
 from servers.states import ServerStatus
 from vpsorg.api.times import utc
 
 PROVISIONING_MESSAGE = "Server is being provisioned. This may take 2-5 minutes."
 
 
-def list_item(server: Server) -> dict[str, Any]:
+def list_item(server: ServerRow) -> dict[str, Any]:
     return _beginning(server) | _times(server) | _for_clients(server)
 
 
@@ -23,14 +25,13 @@ def created(server: Server) -> dict[str, Any]:
     }
 
 
-def detail(server: Server) -> dict[str, Any]:
-    usage = server.usage
+def detail(server: ServerRow, usage: UsageRow) -> dict[str, Any]:
     item = _beginning(server)
     return {
         **{field: item[field] for field in ("id", "name", "hostname", "status", "ip_address")},
         "ipv6_address": server.ipv6_address,
         "location": item["location"],
-        "plan": item["plan"] | {"bandwidth": server.plan.bandwidth_gb},
+        "plan": item["plan"] | {"bandwidth": catalogue.plans[server.plan_id].bandwidth_gb},
         "os": item["os"],
         "backups_enabled": server.backups_enabled,
         "resource_usage": {
@@ -53,15 +54,15 @@ def action(server: Server, status: ServerStatus) -> dict[str, Any]:
     }
 
 
-def _beginning(server: Server) -> dict[str, Any]:
-    plan, version = server.plan, server.os_version
+def _beginning(server: Server | ServerRow) -> dict[str, Any]:
+    plan, version = catalogue.plans[server.plan_id], catalogue.os_versions[server.os_version_id]
     return {
-        "id": server.pk,
+        "id": server.id,
         "name": server.name,
         "hostname": server.hostname,
         "status": server.status,
         "ip_address": server.ip_address,
-        "location": server.location.code,
+        "location": catalogue.locations[server.location_id].code,
         "plan": {
             "id": plan.pk,
             "name": plan.name,
@@ -73,17 +74,17 @@ def _beginning(server: Server) -> dict[str, Any]:
     }
 
 
-def _times(server: Server) -> dict[str, str]:
+def _times(server: Server | ServerRow) -> dict[str, str]:
     return {"created_at": utc(server.created_at), "updated_at": utc(server.updated_at)}
 
 
-def _for_clients(server: Server) -> dict[str, Any]:
+def _for_clients(server: Server | ServerRow) -> dict[str, Any]:
     """After the contract's fields, those that the provider's own clients read."""
     return {
         "uuid": str(server.uuid),
-        "location_name": server.location.name,
-        "plan_name": server.plan.name,
-        "os_name": server.os_version.name,
+        "location_name": catalogue.locations[server.location_id].name,
+        "plan_name": catalogue.plans[server.plan_id].name,
+        "os_name": catalogue.os_versions[server.os_version_id].name,
         "ipv4_addresses": [server.ip_address] if server.ip_address else [],
         "ipv6_addresses": [server.ipv6_address] if server.ipv6_address else [],
     }

@@ -20,10 +20,11 @@ from accounts.authentication import account_of, token_of
 from accounts.idempotency import IdempotentPosts
 from servers import services
 from servers.api import operations, representations
-from servers.api.filters import ServerFilter
+from servers.api.filters import RowFilters, ServerFilter
 from servers.api.schema import of_servers
 from servers.api.serializers import CreateServer, PowerAction, RebuildServer, ResizeServer, UpdateServer
 from servers.models import Operation, Server
+from servers.rows import one_row_of, rows_of
 from servers.selectors import one_server_of, servers_of
 from servers.states import RULES, OperationKind
 
@@ -38,6 +39,7 @@ POWER_ACTIONS = {
 @of_servers
 class ServerViewSet(IdempotentPosts, GenericViewSet[Server]):
     resource = "servers"
+    filter_backends = [RowFilters]
     filterset_class = ServerFilter
     lookup_url_kwarg = "server_id"
     lookup_value_regex = "[^/]+"
@@ -55,8 +57,9 @@ class ServerViewSet(IdempotentPosts, GenericViewSet[Server]):
         return self.get_object()
 
     def list(self, request: Request) -> Response:
-        servers = self.paginate_queryset(self.filter_queryset(self.get_queryset())) or []
-        return self.get_paginated_response([representations.list_item(server) for server in servers])
+        rows: Any = rows_of(account_of(request))
+        page: list[Any] = self.paginate_queryset(self.filter_queryset(rows)) or []
+        return self.get_paginated_response([representations.list_item(row) for row in page])
 
     def create(self, request: Request) -> Response:
         asked = CreateServer(data=request.data, context={"account": account_of(request)})
@@ -68,13 +71,16 @@ class ServerViewSet(IdempotentPosts, GenericViewSet[Server]):
         return Response(representations.created(server), status=status.HTTP_201_CREATED, headers=headers)
 
     def retrieve(self, request: Request, server_id: str) -> Response:
-        return Response(representations.detail(self.get_object()))
+        row, usage = one_row_of(account_of(request), server_id)
+        self.check_object_permissions(request, row)
+        return Response(representations.detail(row, usage))
 
     def update(self, request: Request, server_id: str, partial: bool = False) -> Response:
         server = self.get_object()
         asked = UpdateServer(data=request.data, partial=partial)
         asked.is_valid(raise_exception=True)
-        return Response(representations.detail(services.update_server(server=server, **asked.validated_data)))
+        services.update_server(server=server, **asked.validated_data)
+        return self.retrieve(request, server_id)
 
     def partial_update(self, request: Request, server_id: str) -> Response:
         return self.update(request, server_id, partial=True)

@@ -32,7 +32,7 @@ class ContractPagination(BasePagination):
         rows = rows[: self.size]
         # The last page tells the count by itself; a page past the end does not.
         told = not self.more and (rows or self.page == 1)
-        self.count = first + len(rows) if told else queryset.order_by().count()
+        self.count = first + len(rows) if told else queryset.count()
         return rows
 
     def get_paginated_response(self, data: Any) -> Response:

@@ -10,9 +10,16 @@ NOTHING = Q(pk__in=())
 
 def named_by(reference: str) -> Q:
     """The condition for it.  What is neither, or too large for the column, names nothing."""
-    if reference.isascii() and reference.isdigit():
-        return Q(pk=int(reference)) if len(reference) < 20 and int(reference) <= MAX_ID else NOTHING
-    try:
-        return Q(uuid=UUID(reference)) if len(reference) == 36 else NOTHING
-    except ValueError:
+    key = key_of(reference)
+    if key is None:
         return NOTHING
+    return Q(uuid=key) if isinstance(key, UUID) else Q(pk=key)
+
+
+def key_of(reference: str) -> int | UUID | None:
+    if reference.isascii() and reference.isdigit():
+        return int(reference) if len(reference) < 20 and int(reference) <= MAX_ID else None
+    try:
+        return UUID(reference) if len(reference) == 36 else None
+    except ValueError:
+        return None
