@@ -314,6 +314,15 @@ def test_a_body_that_nobody_asked_for_does_no_harm(
     assert alice.ask(method, path, body).status_code == status
 
 
+def test_what_is_wrong_with_one_of_a_list_stands_under_its_number(
+    alice: Customer, shop: dict[str, Any]
+) -> None:
+    answer = alice.post(LIST, shop | {"ssh_keys": [2**40, "laptop"]})
+
+    assert answer.status_code == 400
+    assert set(answer.json()["ssh_keys"]) == {"0", "1"}
+
+
 def test_of_a_field_given_twice_the_last_counts(alice: Customer, web_server: Server) -> None:
     answer = alice.ask("PATCH", ONE, b'{"name": "-", "name": "last"}')
 

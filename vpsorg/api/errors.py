@@ -5,15 +5,20 @@ not validate: ``{"field": ["a sentence", ...]}``.  A refusal that concerns one
 field has all three keys.
 """
 
+import logging
 from typing import Any
 
 from django.core.exceptions import RequestDataTooBig
+from django.db import OperationalError
 from django.http import HttpRequest, JsonResponse
 from rest_framework.exceptions import APIException, ValidationError
 from rest_framework.response import Response
 from rest_framework.views import set_rollback
 
 from vpsorg.errors import Refusal
+
+
+log = logging.getLogger(__name__)
 
 
 def render(error: Exception, context: dict[str, Any]) -> Response | None:
@@ -25,10 +30,14 @@ def render(error: Exception, context: dict[str, Any]) -> Response | None:
             body[error.field] = [error.sentence]
         return Response(body, status=error.status, headers=dict(error.headers))
     if isinstance(error, ValidationError):
-        return Response(error.detail, status=400)
+        return Response(_told(error.detail), status=400)
     if isinstance(error, APIException):
         body = {"detail": str(error.detail), "code": str(getattr(error.detail, "code", error.default_code))}
         return Response(body, status=error.status_code)
+    if isinstance(error, OperationalError):
+        log.exception("the database did not answer")
+        body = {"detail": "The service is not available at the moment.", "code": "unavailable"}
+        return Response(body, status=503, headers={"Retry-After": "5"})
     return None
 
 
@@ -49,6 +58,13 @@ def not_found(request: HttpRequest, exception: Exception) -> JsonResponse:
 
 def server_error(request: HttpRequest) -> JsonResponse:
     return _answer(500, "internal", "Something went wrong on our side. It has been logged.")
+
+
+def _told(complaint: Any) -> Any:
+    """What is wrong with the items of a list stands under their numbers, and JSON's keys are texts."""
+    if isinstance(complaint, dict):
+        return {str(about): _told(inner) for about, inner in complaint.items()}
+    return complaint
 
 
 def _answer(status: int, code: str, sentence: str) -> JsonResponse:
