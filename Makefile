@@ -34,7 +34,7 @@ check: setup ## style, types, import contracts, migrations
 	@echo "docs/openapi.yaml should be what 'make schema' writes"
 	@$(BIN)/python -W ignore manage.py spectacular --validate --fail-on-warn | diff -u docs/openapi.yaml -
 
-COMPILE = pip compile --quiet --universal --python-version 3.11 --generate-hashes --no-header pyproject.toml
+COMPILE = pip compile --quiet --universal --python-version 3.11 --generate-hashes --no-header
 schema: export VPS_SECRET_KEY = a secret for a schema that holds no data
 schema: export VPS_ALLOWED_HOSTS = localhost
 schema: export DATABASE_URL = postgres:///nowhere
@@ -42,11 +42,12 @@ schema: export REDIS_URL = redis://nowhere
 schema: setup ## write docs/openapi.yaml, the published schema, from the code
 	$(BIN)/python -W ignore manage.py spectacular --validate --fail-on-warn --file docs/openapi.yaml
 
-lock: ## bring both locks (the product's and the developers') up to date with pyproject.toml
+lock: ## bring the locks up to date: the product's, the developers', the provider's clients'
 	@tools=$$(mktemp -d) && trap 'rm -rf "$$tools"' EXIT && python3 -m venv "$$tools" && \
 	"$$tools/bin/pip" install --quiet uv && \
-	"$$tools/bin/uv" $(COMPILE) --output-file requirements.lock && \
-	"$$tools/bin/uv" $(COMPILE) --output-file requirements-dev.lock --extra dev
+	"$$tools/bin/uv" $(COMPILE) pyproject.toml --output-file requirements.lock && \
+	"$$tools/bin/uv" $(COMPILE) pyproject.toml --output-file requirements-dev.lock --extra dev && \
+	"$$tools/bin/uv" $(COMPILE) tests/e2e/clients.txt --output-file tests/e2e/clients.lock
 
 clean: ## stop leftovers and remove var, guests and data included
 	@if [ -x $(BIN)/python ]; then $(BIN)/python -m deploy.local clean; fi
