@@ -1,6 +1,6 @@
 """How the API describes itself.  What is true of every endpoint is said here, once.
 
-Refusals follow from what an endpoint is: with a token 401 and 429, with a
+Refusals follow from what an endpoint is: with a token 401, 429 and 503, with a
 permission 403, with something named in the path 404, with something to read 400,
 and a POST may be repeated with an ``Idempotency-Key`` (409, 422).
 """
@@ -148,6 +148,15 @@ REFUSALS: dict[str, tuple[str, dict[str, Any]]] = {
             refusal("too_many_requests", "This token may ask 600 times a minute."),
         ),
     ),
+    "503": (
+        "Unavailable",
+        answer(
+            "The database is away for a moment.",
+            REFUSAL,
+            RETRY_AFTER,
+            refusal("unavailable", "The service is not available at the moment."),
+        ),
+    ),
 }
 INSUFFICIENT_CREDITS = OpenApiResponse(
     REFUSAL,
@@ -202,7 +211,7 @@ class Schema(AutoSchema):
         asked = any(parameter["in"] == "query" for parameter in operation.get("parameters", []))
         return [
             *(["400"] if asked or self.method in {"POST", "PUT", "PATCH"} else []),
-            *["401", "429"],
+            *["401", "429", "503"],
             *(["403"] if self._permission() else []),
             *(["404"] if "{" in self.path else []),
             *(["409", "422"] if self.method == "POST" else []),
