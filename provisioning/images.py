@@ -5,6 +5,7 @@ from collections.abc import Iterator
 from contextlib import closing
 from http.client import HTTPException
 from pathlib import Path
+from urllib.error import HTTPError
 from urllib.request import urlopen
 
 from django.conf import settings
@@ -54,7 +55,11 @@ def _fetch(source: str, sha256: str, target: Path) -> None:
 
 def _read(source: str) -> Iterator[bytes]:
     if source.startswith(("https://", "http://")):
-        stream = urlopen(source, timeout=TIMEOUT_S)  # noqa: S310  (the two schemes are checked above)
+        try:
+            stream = urlopen(source, timeout=TIMEOUT_S)  # noqa: S310  (the two schemes are checked above)
+        except HTTPError as error:
+            error.close()  # it is the answer, too, and holds its socket
+            raise
     else:
         stream = open(source, "rb")  # noqa: SIM115  (closed below, as the other)
     with closing(stream):

@@ -530,7 +530,7 @@ class Website(BaseHTTPRequestHandler):
 @pytest.fixture
 def website() -> Iterator[str]:
     with ThreadingHTTPServer(("127.0.0.1", 0), Website) as server:
-        thread = threading.Thread(target=server.serve_forever)
+        thread = threading.Thread(target=server.serve_forever, args=[0.01])
         thread.start()
         yield f"http://127.0.0.1:{server.server_port}"
         server.shutdown()
