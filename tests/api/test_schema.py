@@ -18,6 +18,7 @@ def operations() -> Iterator[tuple[str, str, dict[str, Any]]]:
             yield method.upper(), path, operation
 
 
+@pytest.mark.django_db  # closing an asset ends a request, and Django looks at its connection then
 def test_schema_and_docs_are_open_to_all_and_all_that_they_need_is_ours(client: Client) -> None:
     assert client.get("/api/v1/schema/").json() == published()
     page = client.get("/api/v1/docs/")
