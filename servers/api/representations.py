@@ -12,16 +12,18 @@ PROVISIONING_MESSAGE = "Server is being provisioned. This may take 2-5 minutes."
 
 
 def list_item(server: ServerRow) -> dict[str, Any]:
-    return _beginning(server) | _times(server) | _for_clients(server)
+    item = _beginning(server)
+    return item | _times(server) | _for_clients(server, item)
 
 
 def created(server: Server) -> dict[str, Any]:
+    item = _beginning(server)
     return {
-        **_beginning(server),
+        **item,
         "backups_enabled": server.backups_enabled,
         **_times(server),
         "message": PROVISIONING_MESSAGE,
-        **_for_clients(server),
+        **_for_clients(server, item),
     }
 
 
@@ -41,7 +43,7 @@ def detail(server: ServerRow, usage: UsageRow) -> dict[str, Any]:
             "bandwidth_used": usage.bandwidth_used_gb,
         },
         **_times(server),
-        **_for_clients(server),
+        **_for_clients(server, item),
     }
 
 
@@ -78,13 +80,13 @@ def _times(server: Server | ServerRow) -> dict[str, str]:
     return {"created_at": utc(server.created_at), "updated_at": utc(server.updated_at)}
 
 
-def _for_clients(server: Server | ServerRow) -> dict[str, Any]:
+def _for_clients(server: Server | ServerRow, item: dict[str, Any]) -> dict[str, Any]:
     """After the contract's fields, those that the provider's own clients read."""
     return {
         "uuid": str(server.uuid),
         "location_name": catalogue.locations[server.location_id].name,
-        "plan_name": catalogue.plans[server.plan_id].name,
-        "os_name": catalogue.os_versions[server.os_version_id].name,
+        "plan_name": item["plan"]["name"],
+        "os_name": item["os"]["name"],
         "ipv4_addresses": [server.ip_address] if server.ip_address else [],
         "ipv6_addresses": [server.ipv6_address] if server.ipv6_address else [],
     }
