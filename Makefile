@@ -5,7 +5,7 @@ export PORT
 BIN = .venv/bin
 
 help: ## this list
-	@sed -n 's/^\([a-z]*\):[^#]*## /  make \1\t/p' Makefile | expand -t 16
+	@sed -n 's/^\([a-z-]*\):[^#]*## /  make \1\t/p' Makefile | expand -t 18
 
 setup: ## install what is missing: Debian's packages (with sudo) and .venv
 	@deploy/setup
@@ -52,4 +52,8 @@ lock: ## bring the locks up to date: the product's, the developers', the provide
 clean: ## stop leftovers and remove var, guests and data included
 	@if [ -x $(BIN)/python ]; then $(BIN)/python -m deploy.local clean; fi
 
-.PHONY: help setup run shell test check schema lock clean
+bench-api: ## what reading costs, beside a view written by hand (about five minutes)
+	@deploy/setup bench/packages.txt
+	@$(BIN)/python -m bench
+
+.PHONY: bench-api help setup run shell test check schema lock clean

@@ -77,16 +77,21 @@ def run_services(var: Path) -> None:
             services.stop()
 
 
+def api_command(port: int) -> list[str | Path]:
+    """The API's own process, which starts two that answer."""
+    return [
+        *(BIN / "gunicorn", "vpsorg.wsgi:application", "--bind", f"127.0.0.1:{port}"),
+        *("--workers", "2", "--graceful-timeout", "5", "--no-control-socket"),
+    ]
+
+
 class Servers:
     """The product's own processes: API, worker and beat."""
 
     def __init__(self, var: Path, port: int) -> None:
         self.url = f"http://127.0.0.1:{port}/api/v1"
         self._commands: dict[str, list[str | Path]] = {
-            "api": [
-                *(BIN / "gunicorn", "vpsorg.wsgi:application", "--bind", f"127.0.0.1:{port}"),
-                *("--workers", "2", "--graceful-timeout", "5", "--no-control-socket"),
-            ],
+            "api": api_command(port),
             "worker": [
                 *(BIN / "celery", "-A", "vpsorg", "worker", "--concurrency", "4", "--loglevel", "INFO"),
                 *("--without-gossip", "--without-mingle"),  # there is only this one
