@@ -17,7 +17,6 @@ from rest_framework.views import set_rollback
 
 from vpsorg.errors import Refusal
 
-
 log = logging.getLogger(__name__)
 
 
