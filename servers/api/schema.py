@@ -300,11 +300,15 @@ of_servers = extend_schema_view(
         description="Newest first; without paging parameters at most 100.",
         filters=False,  # said here: the filter set would want a database
         parameters=[
-            OpenApiParameter("status", str, enum=[str(status) for status in PUBLIC_STATUSES]),
+            OpenApiParameter(
+                "status",
+                {"type": "string", "enum": ["", *(str(status) for status in PUBLIC_STATUSES)]},
+                description="Only servers in this status. Empty: all.",
+            ),
             OpenApiParameter(
                 "location",
-                {"type": "string", "minLength": 1, "maxLength": 32},
-                description="A location's code, `us-west`.",
+                {"type": "string", "maxLength": 32},
+                description="Only servers at this location, by its code, `us-west`. Empty: all.",
             ),
         ],
         responses=ServerAnswer(many=True),
