@@ -83,7 +83,7 @@ class AccountFactory(DjangoModelFactory[Account]):
 
     email = factory.Sequence("customer{}@example.com".format)
 
-    @factory.post_generation  # type: ignore[untyped-decorator]
+    @factory.post_generation
     def credits(self, create: bool, amount: Any, **kwargs: Any) -> None:
         CreditEntry.objects.create(
             account=self, kind=CreditEntry.Kind.GRANT, amount=1000 if amount is None else amount
