@@ -152,9 +152,13 @@ def _bring_up(var: Path, services: Services, image: GuestImage, servers: Servers
 
 def _registrations(services: Services) -> Iterator[list[str]]:
     """The commands that tell the product of its host and its addresses."""
+    # A libvirt that the environment names is somebody's own: it has what libvirt calls default.
+    foreign = "VPS_HYPERVISOR_URI" in os.environ
+    pool = os.environ.get("VPS_HYPERVISOR_POOL") or ("default" if foreign else POOL)
+    network = os.environ.get("VPS_HYPERVISOR_NETWORK") or ("default" if foreign else NETWORK)
     yield [
         *("add_hypervisor", HYPERVISOR, "--location", LOCATION),
-        *("--uri", services.urls["VPS_HYPERVISOR_URI"], "--pool", POOL, "--network", NETWORK),
+        *("--uri", services.urls["VPS_HYPERVISOR_URI"], "--pool", pool, "--network", network),
         *("--disk-gib", DISK_GIB_FOR_SALE),
     ]
     for gateway in (ip_interface(IPV4), ip_interface(IPV6)):
