@@ -34,7 +34,6 @@ check: setup ## style, types, import contracts, migrations
 	@echo "docs/openapi.yaml should be what 'make schema' writes"
 	@$(BIN)/python -W ignore manage.py spectacular --validate --fail-on-warn | diff -u docs/openapi.yaml -
 
-COMPILE = pip compile --quiet --universal --python-version 3.11 --generate-hashes --no-header
 schema: export VPS_SECRET_KEY = a secret for a schema that holds no data
 schema: export VPS_ALLOWED_HOSTS = localhost
 schema: export DATABASE_URL = postgres:///nowhere
@@ -42,6 +41,7 @@ schema: export REDIS_URL = redis://nowhere
 schema: setup ## write docs/openapi.yaml, the published schema, from the code
 	$(BIN)/python -W ignore manage.py spectacular --validate --fail-on-warn --file docs/openapi.yaml
 
+COMPILE = pip compile --quiet --universal --python-version 3.11 --generate-hashes --no-header
 lock: ## bring the locks up to date: the product's, the developers', the provider's clients'
 	@tools=$$(mktemp -d) && trap 'rm -rf "$$tools"' EXIT && python3 -m venv "$$tools" && \
 	"$$tools/bin/pip" install --quiet uv && \
