@@ -111,6 +111,8 @@ class CreateServer(serializers.Serializer[Any]):
             required = {"name", "plan_id", "os_id"}
         for field in required:
             fields[field].required, fields[field].default = True, serializers.empty
+        if "hostname" in required:  # it becomes the name
+            fields["hostname"] = Hostname()
         return fields
 
     def validate(self, attrs: dict[str, Any]) -> dict[str, Any]:

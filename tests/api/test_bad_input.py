@@ -314,6 +314,15 @@ def test_a_body_that_nobody_asked_for_does_no_harm(
     assert alice.ask(method, path, body).status_code == status
 
 
+def test_a_hostname_that_becomes_the_name_may_not_be_empty(alice: Customer, shop: dict[str, Any]) -> None:
+    body = {"plan": shop["plan_id"], "os_version": shop["os_id"], "location": shop["location"]}
+
+    answer = alice.post(LIST, body | {"hostname": ""})
+
+    assert answer.status_code == 400
+    assert is_complaint(answer.json(), "hostname")
+
+
 def test_what_is_wrong_with_one_of_a_list_stands_under_its_number(
     alice: Customer, shop: dict[str, Any]
 ) -> None:
