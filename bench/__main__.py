@@ -22,17 +22,9 @@ from deploy.local.run import api_command
 
 MANY, FEW = 200_000, 1_000
 SMALL = "small"  # the database with the few
-ROUNDS, SECONDS, CONNECTIONS = 5, 2, 4
+ROUNDS, SECONDS, CONNECTIONS = 11, 1, 4
 PAGE = "?page=1&page_size=20"
-WRK = [
-    "wrk",
-    "--threads",
-    "1",
-    "--connections",
-    str(CONNECTIONS),
-    "--script",
-    str(Path(__file__).with_name("report.lua")),
-]
+WRK = ["wrk", "--threads", "1", "--script", str(Path(__file__).with_name("report.lua"))]
 
 
 class Side(NamedTuple):
@@ -87,7 +79,7 @@ def _compare(api: Side, by_hand: Side, bare: Side) -> None:
 
 
 def _grow(api: Side, small: Side) -> None:
-    many, few = _in_turns((api, PAGE), (small, PAGE))
+    many, few = _in_turns((api, PAGE), (small, PAGE), connections=1)  # one: no queue in the p50
     _print(f"list of 20 of {MANY:,}", many)
     _print(f"list of 20 of {FEW:,}", few, f"{_ratio(many, few, 'p50')} (p50 / p50)")
 
@@ -102,16 +94,16 @@ def _print(name: str, turns: list[Measured], more: str = "") -> None:
     print(f"{name:27}{per_second:7.0f}{p50:9.2f}{p99:9.2f}{more}", flush=True)
 
 
-def _in_turns(*cases: tuple[Side, str]) -> list[list[Measured]]:
+def _in_turns(*cases: tuple[Side, str], connections: int = CONNECTIONS) -> list[list[Measured]]:
     for side, path in cases:
-        _wrk(side, path)  # warm
-    turns = [[_wrk(side, path) for side, path in cases] for _ in range(ROUNDS)]
+        _wrk(side, path, connections)  # warm
+    turns = [[_wrk(side, path, connections) for side, path in cases] for _ in range(ROUNDS)]
     return [list(column) for column in zip(*turns, strict=True)]
 
 
-def _wrk(side: Side, path: str) -> Measured:
+def _wrk(side: Side, path: str, connections: int) -> Measured:
     header = ["--header", f"Authorization: Bearer {side.token}"]
-    command = [*WRK, "--duration", str(SECONDS), *header, side.url + path]
+    command = [*WRK, "--connections", str(connections), "--duration", str(SECONDS), *header, side.url + path]
     done = subprocess.run(command, capture_output=True, text=True, check=True)
     told = json.loads(done.stdout.splitlines()[-1])
     if told.pop("bad"):
