@@ -56,7 +56,7 @@ def test_a_server_boots_obeys_and_disappears(product: Product, tmp_path: Path) -
     assert guest.hostname() == "web01.example.com"
     assert guest.read("/root/.ssh/authorized_keys").split() == key.split()
     assert {detail["ip_address"], detail["ipv6_address"]} <= guest.addresses()
-    assert "default via 2001:db8:113::1" in guest.run("/bin/ip", "-6", "route")
+    assert "default via 2001:db8:113::1" in guest.run("/sbin/ip", "-6", "route")
     assert guest.console(pool).count("vps-guest: up hostname=web01.example.com") == 1
 
     status, answer = product.ask("POST", f"{path}stop/")
