@@ -25,4 +25,4 @@ ENV PATH=/srv/venv/bin:$PATH PYTHONUNBUFFERED=1 VPS_IMAGE_DIR=/var/lib/vps/image
 USER vps
 EXPOSE 8000
 ENTRYPOINT ["tini", "--"]
-CMD ["gunicorn", "vpsorg.wsgi:application", "--bind", "0.0.0.0:8000", "--worker-class", "gthread", "--workers", "2", "--threads", "8"]
+CMD ["gunicorn", "vpsorg.wsgi:application", "--bind", "0.0.0.0:8000", "--worker-class", "gthread", "--workers", "2", "--threads", "8", "--timeout", "60"]

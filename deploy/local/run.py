@@ -78,10 +78,14 @@ def run_services(var: Path) -> None:
 
 
 def api_command(port: int) -> list[str | Path]:
-    """The API's own process, which starts two that answer."""
+    """The API's own process, which starts two that answer.
+
+    Threads, because ``?wait=30`` holds one for so long; the time limit is longer than that.
+    """
     return [
         *(BIN / "gunicorn", "vpsorg.wsgi:application", "--bind", f"127.0.0.1:{port}"),
-        *("--workers", "2", "--graceful-timeout", "5", "--no-control-socket"),
+        *("--worker-class", "gthread", "--workers", "2", "--threads", "8"),
+        *("--timeout", "60", "--graceful-timeout", "5", "--no-control-socket"),
     ]
 
 

@@ -3,6 +3,7 @@
 import subprocess
 import time
 from collections.abc import Callable
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any
 from uuid import UUID
@@ -139,3 +140,21 @@ def wait_until(comes_true: Callable[[], bool], limit_s: float = 90) -> None:
     while not comes_true():
         assert time.monotonic() < deadline
         time.sleep(0.2)
+
+
+def test_many_who_wait_for_an_operation_do_not_keep_others_waiting(product: Product) -> None:
+    server = order(product, name="awaited")
+    _, history = product.ask("GET", f"/servers/{server['id']}/operations/")
+    waiting = f"/operations/{history['results'][0]['id']}/?wait=30"
+    with ThreadPoolExecutor() as threads:
+        ends = [threads.submit(product.ask, "GET", waiting) for _ in range(4)]
+        began = time.monotonic()
+        assert product.ask("GET", "/account/me/")[0] == 200
+        assert time.monotonic() - began < 5
+        assert {(end.result()[0], end.result()[1]["status"]) for end in ends} <= {
+            (200, "succeeded"),
+            (200, "running"),
+            (200, "queued"),
+        }
+    product.wait_for_status(f"/servers/{server['id']}/", "active")
+    assert product.ask("DELETE", f"/servers/{server['id']}/")[0] == 204
