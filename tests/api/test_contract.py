@@ -239,11 +239,13 @@ def test_a_deleted_server_is_not_found(
     alice: Customer, web_server: Server, endpoint: str, status: ServerStatus
 ) -> None:
     Server.objects.filter(pk=SERVER).update(status=status, deleted_at=web_server.updated_at)
+    before = Server.objects.values().get()
 
     answer = ask(alice, endpoint)
 
     assert answer.status_code == 404
     assert is_refusal(answer.json(), "not_found")
+    assert Server.objects.values().get() == before
 
 
 @each_endpoint
