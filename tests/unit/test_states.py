@@ -45,6 +45,20 @@ def test_only_a_delete_is_tried_for_ever(kind: OperationKind) -> None:
     assert (RULES[kind].deadline is None) == (kind == OperationKind.DELETE)
 
 
+@pytest.mark.parametrize(
+    ("kind", "allowed_in", "shows", "then"),
+    [
+        ("start", "stopped", "starting", "active"),
+        ("stop", "active", "stopping", "stopped"),
+        ("reboot", "active", "rebooting", "active"),
+    ],
+)
+def test_the_contracts_actions_are_in_the_table(kind: str, allowed_in: str, shows: str, then: str) -> None:
+    rule = RULES[OperationKind(kind)]
+
+    assert (rule.allowed_in, rule.shows, rule.succeeds_in) == ({allowed_in}, shows, then)
+
+
 def test_the_contracts_words_can_be_filtered_by() -> None:
     assert {"active", "stopped", "suspended", "provisioning", "starting", "stopping", "rebooting"} <= set(
         PUBLIC_STATUSES
