@@ -5,6 +5,8 @@ import pytest
 from provisioning.workflows import WORKFLOWS
 from servers.states import GONE, PUBLIC_STATUSES, RULES, OperationKind, ServerStatus, refusal
 
+S, K = ServerStatus, OperationKind
+
 # While one of these shows, an operation is open; none but DELETE may be asked for.
 MEANWHILE = {rule.shows for rule in RULES.values()}
 
@@ -48,15 +50,17 @@ def test_only_a_delete_is_tried_for_ever(kind: OperationKind) -> None:
 @pytest.mark.parametrize(
     ("kind", "allowed_in", "shows", "then"),
     [
-        ("start", "stopped", "starting", "active"),
-        ("stop", "active", "stopping", "stopped"),
-        ("reboot", "active", "rebooting", "active"),
+        (K.START, S.STOPPED, S.STARTING, S.ACTIVE),
+        (K.STOP, S.ACTIVE, S.STOPPING, S.STOPPED),
+        (K.REBOOT, S.ACTIVE, S.REBOOTING, S.ACTIVE),
     ],
 )
-def test_the_contracts_actions_are_in_the_table(kind: str, allowed_in: str, shows: str, then: str) -> None:
-    rule = RULES[OperationKind(kind)]
+def test_the_contracts_actions_are_in_the_table(
+    kind: OperationKind, allowed_in: ServerStatus, shows: ServerStatus, then: ServerStatus
+) -> None:
+    rule = RULES[kind]
 
-    assert (rule.allowed_in, rule.shows, rule.succeeds_in) == ({allowed_in}, shows, then)
+    assert (rule.allowed_in, rule.shows, rule.succeeds_in) == (frozenset({allowed_in}), shows, then)
 
 
 def test_the_contracts_words_can_be_filtered_by() -> None:
