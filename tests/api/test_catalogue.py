@@ -33,11 +33,12 @@ def test_a_plan_is_available_where_a_host_has_room_and_an_address_is_free(
 ) -> None:
     LocationFactory.create(code="us-east")
     assert offered(alice) == (True, ["us-west"])
-    for spoil, mend in [
+    changes: list[tuple[dict[str, Any], dict[str, Any]]] = [
         ({"memory_mib": 1024}, {"memory_mib": 10**6}),
         ({"is_reachable": False}, {"is_reachable": True}),
         ({"status": "draining"}, {"status": "enabled"}),
-    ]:
+    ]
+    for spoil, mend in changes:
         Hypervisor.objects.update(**spoil)
         assert offered(alice) == (False, []), spoil
         Hypervisor.objects.update(**mend)

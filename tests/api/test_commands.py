@@ -5,6 +5,7 @@ import json
 import struct
 import threading
 from collections.abc import Iterator
+from datetime import timedelta
 from decimal import Decimal
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from io import StringIO
@@ -15,6 +16,7 @@ from typing import Any
 import pytest
 from django.apps import apps
 from django.core.management import CommandError, call_command, get_commands, load_command_class
+from django.utils import timezone
 
 from accounts.models import Account, ApiToken, CreditEntry
 from accounts.services import balance_of, digest_of
@@ -108,6 +110,19 @@ def test_a_token_has_the_permissions_given() -> None:
     create_token("--permission", "servers:read", "--permission", "ssh_keys:*")
 
     assert ApiToken.objects.get().permissions == ["servers:read", "ssh_keys:*"]
+
+
+def test_a_token_may_be_made_to_expire() -> None:
+    create_token("--expires-days", "30")
+
+    expires_at = ApiToken.objects.get().expires_at
+    assert expires_at is not None
+    left = expires_at - timezone.now()
+    assert timedelta(days=29) < left <= timedelta(days=30)
+    for days in ("0", "-1", "99999999"):
+        assert "--expires-days" in refused(
+            "create_token", "--account", "a@example.com", "--name", "x", f"--expires-days={days}"
+        )
 
 
 @pytest.mark.parametrize(

@@ -9,7 +9,7 @@ import pytest
 
 from inventory.models import Hypervisor, IpAddress, Placement
 from plans.models import Plan
-from provisioning import hosts
+from provisioning import hosts, tasks
 from provisioning.hypervisors.base import HostBusy, HostMisconfigured, HostUnreachable
 from provisioning.reconcile import clear_failed_creates
 from provisioning.workflows import WORKFLOWS
@@ -283,3 +283,9 @@ def test_a_hard_stop_cuts_the_power(host: Hypervisor, active: Server) -> None:
     services.hard_stop_server(server=active, requested_by="a test")
     assert finish(active).status == ServerStatus.STOPPED
     assert hosts.host_of(active).power(active.uuid).state == PowerState.OFF
+
+
+def test_a_new_name_is_shown_on_the_host(active: Server) -> None:
+    services.update_server(server=active, name="renamed")
+    tasks.rename(active.pk)
+    assert machine_xml(active).findtext("title") == "renamed"

@@ -1,12 +1,16 @@
+from datetime import timedelta
 from typing import Any
 
 from django.core.exceptions import ValidationError
 from django.core.management.base import BaseCommand, CommandError, CommandParser
+from django.utils import timezone
 
 from accounts.models import Account, ApiToken
 from accounts.permissions import WORD
 from accounts.services import get_or_create_account, issue_token
 from vpsorg.commands import sentence_of
+
+MAX_DAYS = 36_500
 
 
 class Command(BaseCommand):
@@ -26,8 +30,18 @@ class Command(BaseCommand):
             help="servers:read, servers:write, servers:delete, ssh_keys:*, *:* (default); may be repeated",
         )
 
+        parser.add_argument(
+            "--expires-days", type=int, metavar="N", help="refuse it after N days; default: never"
+        )
+
     def handle(
-        self, *args: Any, account: str, name: str, permission: list[str] | None, **options: Any
+        self,
+        *args: Any,
+        account: str,
+        name: str,
+        permission: list[str] | None,
+        expires_days: int | None,
+        **options: Any,
     ) -> None:
         permissions = permission or ["*:*"]
         for word in permissions:
@@ -38,5 +52,12 @@ class Command(BaseCommand):
             ApiToken(name=name).clean_fields(exclude=["account", "prefix", "digest", "permissions"])
         except ValidationError as error:
             raise CommandError(sentence_of(error)) from None
-        _, secret = issue_token(account=get_or_create_account(account), name=name, permissions=permissions)
+        if expires_days is not None and not 1 <= expires_days <= MAX_DAYS:
+            raise CommandError(f"--expires-days {expires_days} should be 1 to {MAX_DAYS}.")
+        _, secret = issue_token(
+            account=get_or_create_account(account),
+            name=name,
+            permissions=permissions,
+            expires_at=timezone.now() + timedelta(days=expires_days) if expires_days else None,
+        )
         self.stdout.write(secret)
