@@ -24,7 +24,7 @@ from servers import lifecycle
 from servers.models import Operation, ResourceUsage, Server
 from servers.selectors import servers_of
 from servers.states import PUBLIC_STATUSES, OperationKind, PowerState, ServerStatus
-from vpsorg.errors import InsufficientCredits, Refusal
+from vpsorg.errors import InsufficientCredits, NotFound, Refusal
 
 
 @transaction.atomic
@@ -129,11 +129,13 @@ def update_server(
 ) -> Server:
     """Change what is given.  A new hostname reaches the guest at its next boot."""
     given = {"name": name, "hostname": hostname, "backups_enabled": backups_enabled}
-    changes = {field: value for field, value in given.items() if value is not None}
+    changes: dict[str, Any] = {field: value for field, value in given.items() if value is not None}
     if changes:
-        for field, value in (changes | {"updated_at": timezone.now()}).items():
+        changes["updated_at"] = timezone.now()
+        if not servers_of(server.account).filter(pk=server.pk).update(**changes):
+            raise NotFound("There is no such server in this account.")
+        for field, value in changes.items():
             setattr(server, field, value)
-        server.save(update_fields=[*changes, "updated_at"])
     if "name" in changes and server.placement_id is not None:
         _send("provisioning.rename", server.pk)
     return server

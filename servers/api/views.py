@@ -7,7 +7,6 @@ from collections.abc import Callable
 from functools import cached_property
 from typing import Any
 
-from django.db.models import QuerySet
 from rest_framework import status
 from rest_framework.decorators import action
 from rest_framework.request import Request
@@ -25,7 +24,7 @@ from servers.api.schema import of_servers
 from servers.api.serializers import CreateServer, PowerAction, RebuildServer, ResizeServer, UpdateServer
 from servers.models import Operation, Server
 from servers.rows import one_row_of, rows_of
-from servers.selectors import one_server_of, servers_of
+from servers.selectors import one_server_of
 from servers.states import RULES, OperationKind
 
 POWER_ACTIONS = {
@@ -43,9 +42,6 @@ class ServerViewSet(IdempotentPosts, GenericViewSet[Server]):
     filterset_class = ServerFilter
     lookup_url_kwarg = "server_id"
     lookup_value_regex = "[^/]+"
-
-    def get_queryset(self) -> QuerySet[Server]:
-        return servers_of(account_of(self.request)).select_related("plan", "os_version", "location")
 
     def get_object(self) -> Server:
         server = one_server_of(account_of(self.request), self.kwargs["server_id"])

@@ -16,7 +16,7 @@ from servers.models import Operation, Server
 from servers.selectors import due_operations
 from servers.states import OperationKind, OperationStatus, PowerState, ServerStatus
 from tests.factories import OperationFactory, ServerFactory
-from vpsorg.errors import OperationInProgress, Refusal
+from vpsorg.errors import NotFound, OperationInProgress, Refusal
 
 pytestmark = pytest.mark.django_db(transaction=True)
 T = TypeVar("T")
@@ -172,3 +172,11 @@ def test_two_open_operations_are_refused_by_the_database_itself() -> None:
     operation = OperationFactory.create()
     with pytest.raises(IntegrityError, match="one_open_operation_per_server"):
         OperationFactory.create(server=operation.server, kind=OperationKind.STOP)
+
+
+def test_a_server_deleted_meanwhile_is_not_changed_any_more() -> None:
+    server = ServerFactory.create(status=ServerStatus.ACTIVE, name="before")
+    services.delete_server(server=server, requested_by="a test")
+    with pytest.raises(NotFound):
+        services.update_server(server=server, name="after")
+    assert Server.objects.get(pk=server.pk).name == "before"
