@@ -11,6 +11,7 @@ import signal
 import subprocess
 import sys
 import time
+from abc import ABC, abstractmethod
 from collections.abc import Callable, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import suppress
@@ -194,7 +195,7 @@ class Process:
             subprocess.run(kill, stderr=subprocess.DEVNULL)
 
 
-class Service:
+class Service(ABC):
     """What Postgres, Redis and libvirtd have in common: one process, and a URL that leads to it."""
 
     def __init__(self, name: str, var: Path, *, stop_signal: signal.Signals = signal.SIGTERM) -> None:
@@ -203,17 +204,18 @@ class Service:
         self._process = Process(name, var, stop_signal=stop_signal)
 
     @property
+    @abstractmethod
     def url(self) -> str:
-        raise NotImplementedError
+        """What leads to it."""
 
     @property
     def pid(self) -> int | None:
         """The id of its process while it runs, else None."""
         return self._process.pid
 
+    @abstractmethod
     def start(self) -> None:
         """Start it on what data it has, in place of one left running, and wait until it answers."""
-        raise NotImplementedError
 
     def stop(self) -> None:
         """End it, in good order when it can, and in any case."""
