@@ -83,7 +83,3 @@ class OsVersion(models.Model):
 
     def __str__(self) -> str:
         return self.name
-
-    @property
-    def is_on_offer(self) -> bool:
-        return self.is_active and bool(self.image_sha256)

@@ -11,7 +11,8 @@ from rest_framework.viewsets import GenericViewSet
 
 from inventory.api.schema import of_locations, of_operating_systems, of_plans
 from inventory.offers import locations_with_room
-from plans.models import Location, OperatingSystem, OsVersion, Plan
+from plans.models import Location, OperatingSystem, Plan
+from plans.selectors import versions_on_offer
 from vpsorg.api.references import named_by
 from vpsorg.errors import NotFound
 
@@ -63,7 +64,7 @@ class OperatingSystemViewSet(GenericViewSet[OperatingSystem]):
     filter_backends: list[Any] = []
 
     def get_queryset(self) -> QuerySet[OperatingSystem]:
-        on_offer = OsVersion.objects.filter(is_active=True).exclude(image_sha256="").order_by("pk")
+        on_offer = versions_on_offer().order_by("pk")
         return (
             OperatingSystem.objects.filter(versions__in=on_offer)
             .distinct()

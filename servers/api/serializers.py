@@ -13,6 +13,7 @@ from rest_framework import serializers
 
 from accounts.models import SshKey
 from plans.models import Location, OsVersion, Plan
+from plans.selectors import versions_on_offer
 from vpsorg.api.fields import RowReference, StrictBoolean, StrictString
 from vpsorg.api.references import MAX_ID
 
@@ -57,8 +58,7 @@ class PlanReference(RowReference):
 
 class OsReference(RowReference):
     def __init__(self, **kwargs: Any) -> None:
-        on_offer = OsVersion.objects.filter(is_active=True).exclude(image_sha256="")
-        super().__init__(lambda context: on_offer.all(), "This system is not on offer.", **kwargs)
+        super().__init__(lambda context: versions_on_offer(), "This system is not on offer.", **kwargs)
 
 
 class SshKeyReference(RowReference):
