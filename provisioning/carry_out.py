@@ -12,6 +12,7 @@ from provisioning.lease import kept_lease
 from provisioning.workflows import UNDO_STEPS, WORKFLOWS, AskAgain, GaveUp, Job, Step
 from servers import lifecycle, services
 from servers.lifecycle import Failure
+from servers.models import Operation
 from servers.states import RULES, OperationKind, PowerState
 
 log = logging.getLogger(__name__)
@@ -21,7 +22,11 @@ LONGEST_DELAY_S = 120.0
 
 def carry_out(operation_id: int) -> None:
     """Do what an operation asks for, as far as it goes now.  Safe to call twice, late, or for nothing."""
-    operation = lifecycle.begin(operation_id)
+    try:
+        operation = lifecycle.begin(operation_id)
+    except lifecycle.HostFull:
+        services.wake(Operation.objects.get(pk=operation_id), delay_s=random.uniform(0.5, 1.5))  # noqa: S311
+        return
     if operation is None:
         return
     job = Job(operation)
@@ -30,7 +35,7 @@ def carry_out(operation_id: int) -> None:
             _work(job)
     except lifecycle.LeaseLost as lost:
         log.info("%s", lost)
-        lifecycle.let_go(operation)
+        services.let_go(operation=operation)
 
 
 def _work(job: Job) -> None:
@@ -43,7 +48,7 @@ def _work(job: Job) -> None:
             return
     except AskAgain as later:
         lifecycle.postpone(operation, later.delay_s)
-        services.wake(operation.pk, delay_s=later.delay_s)
+        services.wake(operation, delay_s=later.delay_s)
         return
     except (HypervisorError, GaveUp) as error:
         if _may_pass(job, error):
@@ -99,7 +104,7 @@ def _retry(job: Job, error: Exception | None) -> None:
     level = logging.ERROR if operation.retries >= 5 else logging.WARNING
     log.log(level, "%s of server %s: %s; again in %.1f s", operation, job.server.uuid, error, delay_s)
     lifecycle.postpone(operation, delay_s, retry_detail=traceback.format_exc())
-    services.wake(operation.pk, delay_s=delay_s)
+    services.wake(operation, delay_s=delay_s)
 
 
 def _give_up(job: Job, failure: Failure) -> None:

@@ -11,7 +11,7 @@ from inventory.models import Hypervisor, IpAddress, Placement
 from plans.models import Plan
 from provisioning import hosts, tasks
 from provisioning.hypervisors.base import HostBusy, HostMisconfigured, HostUnreachable
-from provisioning.reconcile import clear_failed_creates
+from provisioning.reconcile import reconcile
 from provisioning.workflows import WORKFLOWS
 from servers import services
 from servers.models import Operation, Server
@@ -153,7 +153,7 @@ def test_what_a_failed_create_left_on_a_host_that_went_away_is_removed_later(
     assert finish(server).status == ServerStatus.ERROR
     assert server.placement is not None
     assert_one_machine(host, server)
-    clear_failed_creates()
+    reconcile(host)
     assert_nothing_left(host)
 
 
