@@ -5,6 +5,7 @@ import random
 import traceback
 from collections.abc import Sequence
 
+from django.db import InterfaceError, OperationalError, connection
 from django.utils import timezone
 
 from provisioning.hypervisors.base import HypervisorError, MachineNotFound
@@ -13,6 +14,7 @@ from provisioning.workflows import UNDO_STEPS, WORKFLOWS, AskAgain, GaveUp, Job,
 from servers import lifecycle, services
 from servers.lifecycle import Failure
 from servers.models import Operation
+from servers.selectors import given_up_servers
 from servers.states import RULES, OperationKind, PowerState
 
 log = logging.getLogger(__name__)
@@ -35,7 +37,22 @@ def carry_out(operation_id: int) -> None:
             _work(job)
     except lifecycle.LeaseLost as lost:
         log.info("%s", lost)
+        _clean_up_after_myself(job)
         services.let_go(operation=operation)
+    except (OperationalError, InterfaceError) as error:
+        # Postgres is away: nothing can be said of the operation, so nothing is.  Its lease ends.
+        log.warning("%s of server %s is left as it is: %s", operation, job.server.uuid, error)
+        connection.close()
+
+
+def _clean_up_after_myself(job: Job) -> None:
+    """Remove what this worker made after another one had carried out the server's end."""
+    if not given_up_servers().filter(pk=job.server.pk).exists():
+        return
+    try:
+        job.host.delete(job.server.uuid)
+    except HypervisorError:
+        log.exception("what is left of server %s is for reconcile or verify to find", job.server.uuid)
 
 
 def _work(job: Job) -> None:
@@ -55,7 +72,7 @@ def _work(job: Job) -> None:
             _retry(job, error)
             return
         _give_up(job, Failure(error.code, error.sentence, traceback.format_exc()))
-    except lifecycle.LeaseLost:
+    except (lifecycle.LeaseLost, OperationalError, InterfaceError):
         raise
     except Exception:
         log.exception("%s of server %s met a bug of ours", operation, job.server.uuid)
