@@ -16,7 +16,7 @@ from provisioning.hypervisors.base import HostUnreachable, HypervisorError, Powe
 from servers import lifecycle, services
 from servers.models import Server
 from servers.selectors import active_servers_on, failed_creates_with_claims, idle_servers_on, servers_on
-from servers.states import PowerState
+from servers.states import PowerState, ServerStatus
 from servers.usage import Sample, record_sample
 
 log = logging.getLogger(__name__)
@@ -44,6 +44,8 @@ def _settle(server: Server, power: Power | None, asked_at: datetime) -> None:
         log.error("server %s is missing on its host", server.uuid)
         lifecycle.observe(server, PowerState.UNKNOWN, asked_at)
         return
+    if server.status == ServerStatus.SUSPENDED and power.state != PowerState.OFF:
+        log.error("server %s is suspended and is %s on its host", server.uuid, power.state)
     services.follow_host(
         server=server, power=power.state, vanished=not power.off_on_purpose, asked_at=asked_at
     )
