@@ -42,6 +42,7 @@ class Action(StrEnum):
     FOLLOW = "follow"  # somebody changed it there: the status follows
     START_AGAIN = "start again"  # it died with its host or its process
     MISSING = "missing"  # its host does not know it: nothing is done, staff must look
+    RUNS_SUSPENDED = "runs though suspended"  # likewise
     REMOVE = "remove"  # it was given up, and something of it is there again
 
 
@@ -88,6 +89,8 @@ def decision_on(server: Server, power: Power | None) -> Decision:
     """What follows for one idle server; ``power`` None: its host does not know it."""
     if power is None:
         return Decision(server, Action.MISSING, PowerState.UNKNOWN)
+    if (server.status, power.state) == (ServerStatus.SUSPENDED, PowerState.RUNNING):
+        return Decision(server, Action.RUNS_SUSPENDED, power.state)
     contradicted = lifecycle.contradicted_by(power.state, ServerStatus(server.status))
     if not contradicted:
         return Decision(server, Action.CONFIRM, power.state)

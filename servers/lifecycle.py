@@ -31,6 +31,7 @@ from servers.states import (
     OperationStatus,
     PowerState,
     ServerStatus,
+    SuspensionReason,
     refusal,
 )
 from vpsorg.errors import NotAllowedNow, NotFound, OperationInProgress
@@ -63,6 +64,7 @@ def request(
     requested_by: str,
     plan: Plan | None = None,
     os_version: OsVersion | None = None,
+    suspend_for: SuspensionReason = SuspensionReason.ABUSE,
 ) -> Operation:
     """Open an operation on a server, or say why it cannot be opened now.
 
@@ -84,9 +86,12 @@ def request(
     elif before not in rule.allowed_in:
         code, sentence = refusal(kind, before)
         raise NotAllowedNow(sentence, code=code)
-    _write(
-        server, status=rule.shows, **({"deleted_at": timezone.now()} if kind == OperationKind.DELETE else {})
-    )
+    changes: dict[str, Any] = {"status": rule.shows}
+    if kind == OperationKind.DELETE:
+        changes["deleted_at"] = timezone.now()
+    if kind == OperationKind.SUSPEND:
+        changes |= {"suspended_for": suspend_for, "suspended_from": before}
+    _write(server, **changes)
     return _open(server, kind, before, requested_by, plan=plan, os_version=os_version)
 
 
@@ -215,10 +220,10 @@ def succeed(operation: Operation) -> None:
     """Close the operation and give the server the status that its row of RULES promises."""
     server = Server.objects.select_for_update().get(pk=operation.server_id)
     _close(operation, OperationStatus.SUCCEEDED, progress=100)
-    before = ServerStatus(operation.status_before)
+    before = ServerStatus(server.suspended_from or operation.status_before)
     status = RULES[OperationKind(operation.kind)].succeeds_in or before
     power = PowerState.RUNNING if status == ServerStatus.ACTIVE else PowerState.OFF
-    _write(server, status=status, **_observation(power))
+    _write(server, status=status, **_suspension(server, status), **_observation(power))
 
 
 @transaction.atomic
@@ -228,7 +233,13 @@ def fail(operation: Operation, power: PowerState) -> None:
     _close(operation, OperationStatus.FAILED)
     before = ServerStatus(operation.status_before)
     status = RULES[OperationKind(operation.kind)].fails_in or STATUS_OF_POWER.get(power, before)
-    _write(server, status=status, **_observation(power))
+    _write(server, status=status, **_suspension(server, status), **_observation(power))
+
+
+def keep_suspended(server: Server, reason: SuspensionReason) -> bool:
+    """Give a server that is suspended already another reason.  False if it is not suspended."""
+    suspended = Server.objects.filter(pk=server.pk, status=ServerStatus.SUSPENDED)
+    return suspended.update(suspended_for=reason, updated_at=timezone.now()) == 1
 
 
 @transaction.atomic
@@ -285,6 +296,13 @@ def forget_power(servers: QuerySet[Server]) -> None:
 
 def _open_operations_of(server: Any) -> Any:
     return Operation.objects.filter(server=server, status__in=OPEN_OPERATION)
+
+
+def _suspension(server: Server, status: ServerStatus) -> dict[str, Any]:
+    """What an operation that ends in this status leaves of a suspension."""
+    if status == ServerStatus.SUSPENDED:
+        return {"suspended_at": server.suspended_at or timezone.now()}
+    return {"suspended_for": "", "suspended_from": "", "suspended_at": None}
 
 
 def _observation(power: PowerState) -> dict[str, Any]:

@@ -23,7 +23,14 @@ from plans.models import Location, OsVersion, Plan
 from servers import lifecycle
 from servers.models import Operation, ResourceUsage, Server
 from servers.selectors import servers_of
-from servers.states import PUBLIC_STATUSES, OperationKind, OperationStatus, PowerState, ServerStatus
+from servers.states import (
+    PUBLIC_STATUSES,
+    OperationKind,
+    OperationStatus,
+    PowerState,
+    ServerStatus,
+    SuspensionReason,
+)
 from vpsorg import queues
 from vpsorg.errors import InsufficientCredits, NotFound, Refusal
 
@@ -113,6 +120,23 @@ def resize_server(*, server: Server, plan: Plan, requested_by: str) -> Operation
 def rebuild_server(*, server: Server, os_version: OsVersion, requested_by: str) -> Operation:
     """Order a server to be made anew with this system: same addresses, and everything on its disk is lost."""
     return _order(server, OperationKind.REBUILD, requested_by, os_version=os_version)
+
+
+@transaction.atomic
+def suspend_server(*, server: Server, reason: SuspensionReason, requested_by: str) -> Operation | None:
+    """Order a server to be shut down, as a stop does, and to stay off until it is unsuspended.
+
+    For abuse, one that is suspended for billing stays so for abuse, and needs no
+    operation: a top-up does not bring it back any more.
+    """
+    if reason == SuspensionReason.ABUSE and lifecycle.keep_suspended(server, reason):
+        return None
+    return _order(server, OperationKind.SUSPEND, requested_by, suspend_for=reason)
+
+
+def unsuspend_server(*, server: Server, requested_by: str) -> Operation:
+    """Order a suspended server to be what it was before: started again, if it was active."""
+    return _order(server, OperationKind.UNSUSPEND, requested_by)
 
 
 def delete_server(*, server: Server, requested_by: str) -> Operation:

@@ -7,22 +7,19 @@ import os
 import random
 import signal
 import sys
-import time
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from contextlib import suppress
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any
 
 import pytest
 from django.db import connection
-from django.utils import timezone
 
 from deploy.local.folder import PROJECT
 from deploy.local.processes import Process, wait_for
 from inventory.models import Hypervisor
-from servers.models import Operation, Server
-from servers.states import OPEN_OPERATION, OperationKind
+from servers.models import Operation
+from servers.states import OPEN_OPERATION
 from tests.flows.conftest import empty_image, host, order  # noqa: F401  (fixtures)
 from tests.private_services import POSTGRES, VAR
 
@@ -116,19 +113,8 @@ def luck() -> random.Random:
 def await_end(plant: Plant, patience_s: float = PATIENCE_S) -> None:
     """Until nothing is open any more.  Says what is, and what the worker wrote, if that takes too long."""
     is_open = Operation.objects.filter(status__in=OPEN_OPERATION)
-    if wait_for(lambda: not is_open.exists(), patience_s):
+    wait_for(lambda: not is_open.exists() or plant.worker.pid is None, patience_s)
+    if not is_open.exists():
         return
     left = [f"{o} {o.status} {o.step} attempt {o.attempt}: {o.error_detail}" for o in is_open]
     raise AssertionError("\n".join([*left, plant.worker.last_lines(60), plant.sweeps[0].last_lines(20)]))
-
-
-def ordered(servers: list[Server], service: Callable[..., Operation], **wanted: Any) -> list[Operation]:
-    return [service(server=server, requested_by="a test", **wanted) for server in servers]
-
-
-def create_of(server: Server) -> Operation:
-    return Operation.objects.get(server=server, kind=OperationKind.CREATE)
-
-
-def seconds_since(began: float) -> float:
-    return time.monotonic() - began

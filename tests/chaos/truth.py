@@ -7,9 +7,8 @@ from django.utils import timezone
 
 from inventory.models import Hypervisor, IpAddress, Placement
 from provisioning import hosts
-from provisioning.hypervisors.base import Power
 from servers.models import Operation, Server
-from servers.states import OPEN_OPERATION, GONE, OperationStatus, PowerState, ServerStatus
+from servers.states import GONE, OPEN_OPERATION, OperationStatus, PowerState, ServerStatus
 
 S = ServerStatus
 FINAL = {S.ACTIVE, S.STOPPED, S.SUSPENDED, S.DELETED, S.ERROR}
@@ -17,7 +16,7 @@ POWER = {S.ACTIVE: PowerState.RUNNING, S.STOPPED: PowerState.OFF, S.SUSPENDED: P
 
 
 def assert_all_is_true() -> None:
-    """One domain, one disk, one address of each family for each server; counters that add up; nothing left."""
+    """One domain, disk and address of each family for each server; counters that add up; nothing left."""
     assert not Operation.objects.filter(status__in=OPEN_OPERATION).exists()
     assert not Operation.objects.filter(lease_until__gt=timezone.now()).exists()
     servers = list(Server.objects.all())
@@ -32,13 +31,16 @@ def assert_all_is_true() -> None:
 def _assert_has_its_reason(server: Server) -> None:
     if server.status == S.ERROR:
         last = server.operations.latest("pk")
-        assert (last.status, bool(last.error_code), bool(last.message)) == (OperationStatus.FAILED, True, True)
+        assert (last.status, bool(last.error_code), bool(last.message)) == (
+            OperationStatus.FAILED,
+            True,
+            True,
+        )
 
 
 def _assert_host_is_true(host: Hypervisor, servers: list[Server]) -> None:
     driver = hosts.driver(host)
-    machines: dict[object, Power] = dict(driver.powers())
-    assert {uuid: power.state for uuid, power in machines.items()} == {
+    assert {uuid: power.state for uuid, power in driver.powers().items()} == {
         server.uuid: POWER[S(server.status)] for server in servers
     }
     files = Counter(volume.machine for volume in driver.volumes() if volume.machine)
@@ -54,9 +56,7 @@ def _assert_claims_are_true(servers: list[Server]) -> None:
     holders = {server.placement_id for server in servers if server.status not in GONE | {S.ERROR}}
     assert {server.placement_id for server in servers if server.placement_id} == holders
     assert set(Placement.objects.values_list("pk", flat=True)) == holders
-    given = Counter(
-        IpAddress.objects.exclude(placement=None).values_list("placement_id", "pool__family")
-    )
+    given = Counter(IpAddress.objects.exclude(placement=None).values_list("placement_id", "pool__family"))
     assert given == {(holder, family): 1 for holder in holders for family in (4, 6)}
     for server in servers:
         if server.placement:

@@ -1,8 +1,8 @@
 """The product's own worker, in which death can be ordered:  celery -A tests.chaos.worker worker
 
-An order is a file in ``$CHAOS_ORDERS``, named by operation, step and "before" or "after".  Whoever comes there
-takes the file away and kills himself, so each order is obeyed once.  With ``$CHAOS_TWICE`` every message is
-sent twice.
+An order is a file in ``$CHAOS_ORDERS``, named by operation, step and "before" or "after".  Whoever comes
+there takes the file away and kills himself, so each order is obeyed once.  With ``$CHAOS_TWICE`` every
+message is sent twice.
 """
 
 import os
@@ -14,7 +14,6 @@ from typing import Any
 
 from celery.signals import worker_init
 
-from provisioning.workflows import Job, Step
 from tests.chaos.twice import send_twice
 from vpsorg.celery import app
 
@@ -35,18 +34,18 @@ def _make_mortal(**kwargs: Any) -> None:
             table[kind] = tuple(map(_mortal, steps))
 
 
-def _mortal(step: Step) -> Callable[[Job], None]:
+def _mortal(step: Callable[[Any], None]) -> Callable[[Any], None]:
     @wraps(step)
-    def walk(job: Job) -> None:
-        _die_if_told(job, step, "before")
+    def walk(job: Any) -> None:
+        _die_if_told(job.operation.pk, step.__name__, "before")
         step(job)
-        _die_if_told(job, step, "after")
+        _die_if_told(job.operation.pk, step.__name__, "after")
 
     return walk
 
 
-def _die_if_told(job: Job, step: Step, when: str) -> None:
-    order = ORDERS / f"{job.operation.pk}.{step.__name__}.{when}"
+def _die_if_told(operation: int, step: str, when: str) -> None:
+    order = ORDERS / f"{operation}.{step}.{when}"
     try:
         order.unlink()
     except FileNotFoundError:
