@@ -63,18 +63,27 @@ class Plant:
             process.stop()
 
     def kill_worker(self) -> None:
-        """All of it, as when its machine loses its power; and start another."""
+        """All of it, if anything is left, as when its machine loses its power; and start another."""
         self.worker.stop()
         self.start_worker()
 
     def kill_one(self, luck: random.Random) -> None:
         """One of its processes, in the middle of whatever it does."""
-        pid = self.worker.pid
-        assert pid is not None, self.worker.last_lines(60)
+        pid = self.supervised()
         children = Path(f"/proc/{pid}/task/{pid}/children").read_text().split()
         if children:
             with suppress(ProcessLookupError):
                 os.kill(int(luck.choice(children)), signal.SIGKILL)
+
+    def supervised(self) -> int:
+        """The worker's process id.  One that ended is started again, as systemd or Docker does.
+
+        Celery gives up when a process of its pool dies before it is up.
+        """
+        if self.worker.pid is None:
+            self.kill_worker()
+        assert self.worker.pid is not None
+        return self.worker.pid
 
     def order_death(self, operation: Operation, step: str, when: str) -> None:
         """Whoever carries this operation out shall die before or after this step."""
@@ -113,8 +122,7 @@ def luck() -> random.Random:
 def await_end(plant: Plant, patience_s: float = PATIENCE_S) -> None:
     """Until nothing is open any more.  Says what is, and what the worker wrote, if that takes too long."""
     is_open = Operation.objects.filter(status__in=OPEN_OPERATION)
-    wait_for(lambda: not is_open.exists() or plant.worker.pid is None, patience_s)
-    if not is_open.exists():
+    if wait_for(lambda: plant.supervised() > 0 and not is_open.exists(), patience_s):
         return
     left = [f"{o} {o.status} {o.step} attempt {o.attempt}: {o.error_detail}" for o in is_open]
     raise AssertionError("\n".join([*left, plant.worker.last_lines(60), plant.sweeps[0].last_lines(20)]))
