@@ -10,8 +10,8 @@ from provisioning.watch import HOLD_BACK_S, Watch
 
 class Command(BaseCommand):
     help = (
-        "Listen to the hosts, so that a server that was switched off or died is settled within seconds "
-        "instead of half a minute. Runs until SIGTERM or Ctrl-C; hosts may come and go meanwhile. One for "
+        "Listen to the hosts: a server that was switched off or died is settled within seconds instead of "
+        "half a minute. Runs until SIGTERM or Ctrl-C; hosts may come and go meanwhile. One for "
         "all locations will do; with --location it can run near its hosts. "
         "Example: manage.py watch_hypervisors --location us-west"
     )
