@@ -81,7 +81,7 @@ def test_of_machines_of_others_nothing_is_told(lab: Lab, machine: MachineSpec, e
 def test_news_that_nobody_fetches_is_dropped(
     lab: Lab, machine: MachineSpec, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """Guard: suppress(Full) and the queue's size; libvirt's event loop must not wait for anybody."""
+    """Guard: the queue's size; libvirt's event loop must not wait for anybody, nor memory fill."""
     monkeypatch.setattr(libvirt_events, "QUEUE_SIZE", 1)
     with closing(lab.driver().lifecycle_events(0.5)) as events:
         assert next(events) is None

@@ -2,8 +2,9 @@
 
 from uuid import UUID
 
+from inventory.models import Hypervisor
 from provisioning.hypervisors.base import MachineEvent
-from provisioning.watch import Pending
+from provisioning.watch import LONGEST_DELAY_S, HostWatch, Pending
 from servers.states import PowerState
 
 ONE, OTHER = UUID(int=1), UUID(int=2)
@@ -40,3 +41,9 @@ def test_each_machine_has_its_own_time() -> None:
     pending = told((100, ONE, PowerState.OFF), (110, OTHER, PowerState.UNKNOWN))
     assert pending.take_due(115) == {ONE}
     assert pending.take_due(125) == {OTHER}
+
+
+def test_a_host_that_stays_away_is_tried_ever_more_rarely_but_at_least_every_minute() -> None:
+    watch = HostWatch(Hypervisor(name="kvm1"), hold_back_s=15)
+    longest = [min(LONGEST_DELAY_S, 2.0**n) for n in range(1, 13)]
+    assert all(most / 2 <= watch._next_delay() <= most for most in longest)
