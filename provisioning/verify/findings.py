@@ -46,6 +46,7 @@ class Code(StrEnum):
     SERVER_ADDRESSES = auto()
     SERVER_POWER = auto()
     SERVER_PAUSED = auto()
+    SERVER_RUNS_SUSPENDED = auto()
     SERVER_STUCK = auto()
     SERVER_UNPLACED = auto()
     SERVER_LOCATION = auto()

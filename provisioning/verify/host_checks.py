@@ -146,6 +146,8 @@ def _power(server: ServerRow, machine: Machine) -> Iterator[tuple[Code, str]]:
     power = machine.power.state
     if server.status == ServerStatus.ACTIVE and power == PowerState.PAUSED:
         yield Code.SERVER_PAUSED, "is active, and its host has paused it."
+    elif server.status == ServerStatus.SUSPENDED and power == PowerState.RUNNING:
+        yield Code.SERVER_RUNS_SUSPENDED, "is suspended, and its machine runs."
     elif power != EXPECTED_POWER[server.status]:
         yield Code.SERVER_POWER, f"is {server.status}, and its machine is {power}."
 
