@@ -96,8 +96,10 @@ class HostWatch(Thread):
 
     def _settle(self, machines: Collection[UUID]) -> None:
         try:
-            row = Hypervisor.objects.get(pk=self._hypervisor.pk)  # whether it may be asked stands there
-            reconcile.reconcile_some(row, machines)
+            # Read anew: whether the host may be asked now stands in its row.
+            row = Hypervisor.objects.filter(pk=self._hypervisor.pk).first()
+            if row:
+                reconcile.reconcile_some(row, machines)
         finally:
             connection.close()  # a thread for each host, and few of them have news: none holds one meanwhile
 

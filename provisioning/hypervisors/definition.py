@@ -46,6 +46,9 @@ def _card_of(interface: ET.Element) -> Card:
 def _addresses_in(filterref: ET.Element) -> Iterator[IPv4Address | IPv6Address]:
     for parameter in filterref.iterfind("parameter"):
         if parameter.get("name") in {"IP", "IPV6"}:
-            address = ip_address(parameter.get("value", ""))
+            try:
+                address = ip_address(parameter.get("value", ""))
+            except ValueError:
+                continue  # of a filter that is not ours: a network, or what its author liked
             if not (address.is_link_local or address.is_unspecified):
                 yield address

@@ -76,6 +76,14 @@ def test_another_filter_than_ours_is_none(foreign_filter: str | None) -> None:
     assert not card.is_filtered
 
 
+def test_what_is_no_address_in_the_filter_of_somebody_else_is_passed_over() -> None:
+    domain = as_libvirt_gives_it(spec())
+    for parameter in domain.iterfind("devices/interface/filterref/parameter"):
+        parameter.set("value", "203.0.113.0/24")
+    [card] = read(domain).cards
+    assert card.addresses == ()
+
+
 def test_what_is_not_ours_may_lack_everything() -> None:
     uuid = UUID(int=7)
     bare = f"<domain><name>x</name><uuid>{uuid}</uuid><devices><interface/></devices></domain>"
