@@ -7,7 +7,7 @@ its servers do is unknown, not off.
 
 import logging
 from collections import defaultdict
-from collections.abc import Iterable
+from collections.abc import Collection, Iterable
 from dataclasses import dataclass
 from datetime import datetime
 from enum import StrEnum
@@ -68,12 +68,20 @@ def reconcile(hypervisor: Hypervisor) -> list[Decision]:
         lifecycle.forget_power(servers_on(hypervisor))
         return []
     contact.record_answer(hypervisor)
-    _confirm(decisions, asked_at)
-    for decision in decisions:
-        if decision.action != Action.CONFIRM:
-            settle(hypervisor, decision, asked_at)
+    _settle_all(hypervisor, decisions, asked_at)
     _clear_failed_creates(hypervisor)
     return decisions
+
+
+def reconcile_some(hypervisor: Hypervisor, machines: Collection[UUID]) -> None:
+    """Settle those of a host's machines whose servers are idle, now.  Raises HypervisorError."""
+    servers = list(idle_servers_on(hypervisor).filter(uuid__in=machines))
+    if not servers:
+        return  # most news is what a worker does, and the host need not be asked about it
+    asked_at = timezone.now()
+    powers = hosts.connect(hypervisor).powers()
+    decisions = [decision_on(server, powers.get(server.uuid)) for server in servers]
+    _settle_all(hypervisor, decisions, asked_at)
 
 
 def decide(hypervisor: Hypervisor) -> list[Decision]:
@@ -96,6 +104,13 @@ def decision_on(server: Server, power: Power | None) -> Decision:
         return Decision(server, Action.CONFIRM, power.state)
     died = contradicted == ServerStatus.STOPPED and not power.off_on_purpose
     return Decision(server, Action.START_AGAIN if died else Action.FOLLOW, power.state)
+
+
+def _settle_all(hypervisor: Hypervisor, decisions: list[Decision], asked_at: datetime) -> None:
+    _confirm(decisions, asked_at)
+    for decision in decisions:
+        if decision.action != Action.CONFIRM:
+            settle(hypervisor, decision, asked_at)
 
 
 def settle(hypervisor: Hypervisor, decision: Decision, asked_at: datetime) -> None:

@@ -104,6 +104,7 @@ class Servers:
                 *(BIN / "celery", "-A", "vpsorg", "beat", "--schedule", var / "beat.schedule"),
             ],
             "sweep": [sys.executable, "manage.py", "sweep"],
+            "watch": [sys.executable, "manage.py", "watch_hypervisors"],
         }
         self.parts = [Process(name, var) for name in self._commands]
 
