@@ -53,9 +53,9 @@ class Plant:
             command = [sys.executable, "manage.py", "sweep", "--every", "0.5", "--patience", "1"]
             sweep.start(command, env=self.environment, cwd=PROJECT)
 
-    def start_worker(self) -> None:
+    def start_worker(self, *more: str) -> None:
         options = ["--concurrency", "4", "--loglevel", "INFO", "--without-gossip", "--without-mingle"]
-        command = [sys.executable, "-m", "celery", "-A", "tests.chaos.worker", "worker", *options]
+        command = [sys.executable, "-m", "celery", "-A", "tests.chaos.worker", "worker", *options, *more]
         self.worker.start(command, env=self.environment, cwd=PROJECT)
 
     def stop(self) -> None:

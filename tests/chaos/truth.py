@@ -7,6 +7,8 @@ from django.utils import timezone
 
 from inventory.models import Hypervisor, IpAddress, Placement
 from provisioning import hosts
+from provisioning.verify.findings import Severity
+from provisioning.verify.verification import verify
 from servers.models import Operation, Server
 from servers.states import GONE, OPEN_OPERATION, OperationStatus, PowerState, ServerStatus
 
@@ -26,6 +28,7 @@ def assert_all_is_true() -> None:
     for host in Hypervisor.objects.all():
         _assert_host_is_true(host, [s for s in servers if s.placement and s.placement.hypervisor == host])
     _assert_claims_are_true(servers)
+    assert [str(finding) for finding in verify() if finding.severity == Severity.ERROR] == []
 
 
 def _assert_has_its_reason(server: Server) -> None:
