@@ -14,6 +14,8 @@ from django.db import IntegrityError, transaction
 from django.db.models import Exists, F, OuterRef, Q, QuerySet
 from django.utils import timezone
 
+from accounts.webhooks.events import Event
+from accounts.webhooks.services import announce
 from plans.models import OsVersion, Plan
 from servers.models import Operation, Server
 from servers.states import (
@@ -83,6 +85,7 @@ def request(
 
 def open_create(server: Server, *, requested_by: str) -> Operation:
     """The operation that a server is born with."""
+    _announce(server, None, ServerStatus.PROVISIONING)
     return _open(server, OperationKind.CREATE, ServerStatus.PROVISIONING, requested_by)
 
 
@@ -230,6 +233,7 @@ def record_addresses(operation: Operation, addresses: tuple[IPv4Address | IPv6Ad
     _write(operation.server, ip_address=first[4], ipv6_address=first[6])
 
 
+@transaction.atomic(savepoint=False)
 def observe(server: Server, power: PowerState, asked_at: datetime) -> bool:
     """Record what a host said of an idle server, if nothing was written since it was asked.
 
@@ -242,7 +246,10 @@ def observe(server: Server, power: PowerState, asked_at: datetime) -> bool:
     told = STATUS_OF_POWER.get(power)
     if told and told != server.status and server.status in {ServerStatus.ACTIVE, ServerStatus.STOPPED}:
         changes |= {"status": told, "updated_at": timezone.now(), "settled_at": timezone.now()}
-    return idle.update(**changes) == 1
+    if not idle.update(**changes):
+        return False
+    _announce(server, server.status, changes.get("status", server.status))
+    return True
 
 
 def forget_power(servers: QuerySet[Server]) -> None:
@@ -275,3 +282,12 @@ def _fenced(operation: Operation, **changes: Any) -> None:
 def _write(server: Server, **changes: Any) -> None:
     now = timezone.now()
     Server.objects.filter(pk=server.pk).update(**changes, updated_at=now, settled_at=now)
+    _announce(server, server.status, changes.get("status", server.status))
+
+
+def _announce(server: Server, before: str | None, status: str) -> None:
+    """Tell the account's webhooks of a change of status: whoever writes one comes through here."""
+    if status != before:
+        names = {"id": server.pk, "uuid": str(server.uuid), "name": server.name}
+        payload = {"server": names, "status_before": before, "status": status}
+        announce(account_id=server.account_id, event=Event.SERVER_STATUS_CHANGED, payload=payload)
