@@ -18,7 +18,7 @@ from schemathesis.config import SchemathesisConfig
 from accounts.models import SshKey
 from tests.api.contract import SERVER
 from tests.conftest import Customer
-from tests.factories import OperationFactory, ServerFactory, token_for
+from tests.factories import OperationFactory, ServerFactory, WebhookFactory, token_for
 from vpsorg.api.docs import published
 from vpsorg.wsgi import application
 
@@ -65,6 +65,8 @@ def world(one_connection: None, settings: Any, alice: Customer, shop: dict[str, 
         "server_id": server.pk,
         "operation_id": OperationFactory.create(server=server, status="succeeded").pk,
         "ssh_key_id": key.pk,
+        "webhook_id": WebhookFactory.create(account=alice.account).pk,
+        "url": "https://hooks.example.com/vps",
         "plan_id": shop["plan_id"],
         "plan": shop["plan_id"],
         "os_id": shop["os_id"],

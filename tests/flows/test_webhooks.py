@@ -292,11 +292,17 @@ def at_once(*deeds: Callable[[], Any]) -> None:
         thread.join()
 
 
+def _answers_slowly(request: BaseHTTPRequestHandler) -> None:
+    time.sleep(0.3)
+    request.send_response(204)
+    request.end_headers()
+
+
 @with_threads
 def test_the_same_message_to_many_workers_is_sent_once(receiver: Receiver, webhook: Webhook) -> None:
     """Guard: ``_free()`` in ``take``."""
     sent = announce(webhook)
-    receiver.answers = [lambda request: (time.sleep(0.3), request.send_response(204), request.end_headers())]
+    receiver.answers = [_answers_slowly]
 
     at_once(*[lambda: outbox.deliver(sent.pk)] * 8)
 
