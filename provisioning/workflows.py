@@ -64,7 +64,8 @@ class Job:
 
     @property
     def was_active(self) -> bool:
-        return self.operation.status_before == ServerStatus.ACTIVE
+        """Before this operation, or before the suspension that it ends."""
+        return (self.server.suspended_from or self.operation.status_before) == ServerStatus.ACTIVE
 
     def forget_spec(self) -> None:
         """What the machine should be has changed: ask the rows again."""
@@ -210,6 +211,8 @@ WORKFLOWS: dict[OperationKind, tuple[Step, ...]] = {
         power_on,
         await_guest,
     ),
+    K.SUSPEND: (ask_to_shut_down, await_power_off),
+    K.UNSUSPEND: (write_seed, define, power_on_again, await_guest_again),
     K.DELETE: (remove_machine, release_claims),
 }
 

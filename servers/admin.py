@@ -1,6 +1,7 @@
 """What staff see of servers and may do to them: by the services, like everybody else."""
 
 from collections.abc import Callable
+from functools import partial
 from typing import Any
 
 from django.contrib import admin, messages
@@ -9,6 +10,7 @@ from django.http import HttpRequest
 
 from servers import services
 from servers.models import Operation, ResourceUsage, Server
+from servers.states import SuspensionReason
 from vpsorg.admin_site import ReadOnlyAdmin
 from vpsorg.errors import Refusal
 
@@ -41,11 +43,11 @@ class ServerAdmin(ReadOnlyAdmin[Server]):
         "hypervisor",
         "created_at",
     ]
-    list_filter = ["status", "power_state", "location", "plan", "os_version", "created_at"]
+    list_filter = ["status", "power_state", "suspended_for", "location", "plan", "os_version", "created_at"]
     list_select_related = ["account", "location", "plan", "os_version", "placement__hypervisor"]
     search_fields = ["name", "hostname", "uuid", "ip_address", "ipv6_address", "account__email"]
     inlines = [OperationInline]
-    actions = ["start", "stop", "reboot", "delete"]
+    actions = ["start", "stop", "reboot", "suspend", "unsuspend", "delete"]
 
     @admin.display(description="host", ordering="placement__hypervisor")
     def hypervisor(self, server: Server) -> str:
@@ -63,6 +65,14 @@ class ServerAdmin(ReadOnlyAdmin[Server]):
     def reboot(self, request: HttpRequest, queryset: QuerySet[Server]) -> None:
         self._each(request, queryset, services.reboot_server)
 
+    @admin.action(description="Suspend for abuse", permissions=["operate"])
+    def suspend(self, request: HttpRequest, queryset: QuerySet[Server]) -> None:
+        self._each(request, queryset, partial(services.suspend_server, reason=SuspensionReason.ABUSE))
+
+    @admin.action(description="Unsuspend", permissions=["operate"])
+    def unsuspend(self, request: HttpRequest, queryset: QuerySet[Server]) -> None:
+        self._each(request, queryset, services.unsuspend_server)
+
     @admin.action(description="Delete for good, with the disk", permissions=["operate"])
     def delete(self, request: HttpRequest, queryset: QuerySet[Server]) -> None:
         self._each(request, queryset, services.delete_server)
@@ -71,7 +81,7 @@ class ServerAdmin(ReadOnlyAdmin[Server]):
         return request.user.has_perm("servers.change_server")
 
     def _each(
-        self, request: HttpRequest, servers: QuerySet[Server], service: Callable[..., Operation]
+        self, request: HttpRequest, servers: QuerySet[Server], service: Callable[..., Operation | None]
     ) -> None:
         """Ask for it server by server, and say of each that refused why."""
         accepted = 0

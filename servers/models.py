@@ -10,7 +10,14 @@ from django.utils import timezone
 from accounts.models import Account
 from inventory.models import Placement
 from plans.models import Location, OsVersion, Plan
-from servers.states import OPEN_OPERATION, OperationKind, OperationStatus, PowerState, ServerStatus
+from servers.states import (
+    OPEN_OPERATION,
+    OperationKind,
+    OperationStatus,
+    PowerState,
+    ServerStatus,
+    SuspensionReason,
+)
 from vpsorg.errors import NotAllowedNow
 
 
@@ -45,6 +52,13 @@ class Server(models.Model):
     settled_at = models.DateTimeField(
         default=timezone.now, editable=False, help_text="When lifecycle last wrote: older news is no news."
     )
+    suspended_for = models.CharField(
+        max_length=16, choices=_choices(SuspensionReason), blank=True, editable=False
+    )
+    suspended_from = models.CharField(
+        max_length=16, blank=True, editable=False, help_text="Its status before the suspension."
+    )
+    suspended_at = models.DateTimeField(null=True, editable=False, help_text="Its guest is off since.")
     ip_address = models.GenericIPAddressField(null=True, editable=False)
     ipv6_address = models.GenericIPAddressField(null=True, editable=False)
 

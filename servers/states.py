@@ -22,6 +22,8 @@ class ServerStatus(StrEnum):
     REBOOTING = "rebooting"
     RESIZING = "resizing"
     REBUILDING = "rebuilding"
+    SUSPENDING = "suspending"
+    UNSUSPENDING = "unsuspending"
     ERROR = "error"
     DELETING = "deleting"
     DELETED = "deleted"
@@ -44,7 +46,16 @@ class OperationKind(StrEnum):
     REBOOT = "reboot"
     RESIZE = "resize"
     REBUILD = "rebuild"
+    SUSPEND = "suspend"
+    UNSUSPEND = "unsuspend"
     DELETE = "delete"
+
+
+class SuspensionReason(StrEnum):
+    """Why a server is suspended.  A top-up brings back what billing suspended, and nothing else."""
+
+    BILLING = "billing"
+    ABUSE = "abuse"
 
 
 class OperationStatus(StrEnum):
@@ -61,9 +72,9 @@ OPEN_OPERATION = frozenset({OperationStatus.QUEUED, OperationStatus.RUNNING})
 class Rule(NamedTuple):
     """One row of the table: the life of one kind of operation.
 
-    ``succeeds_in`` None means: as before.  ``fails_in`` None means: what the host
-    says then (running → active, off → stopped).  ``deadline`` None means: tried
-    again until it is done.
+    ``succeeds_in`` None means: as before; for an unsuspend, as before the suspension.
+    ``fails_in`` None means: what the host says then (running → active, off → stopped).
+    ``deadline`` None means: tried again until it is done.
     """
 
     allowed_in: frozenset[ServerStatus]
@@ -78,15 +89,17 @@ GONE = {S.DELETING, S.DELETED}
 SETTLED = {S.ACTIVE, S.STOPPED}
 
 RULES: dict[OperationKind, Rule] = {
-    #                 may be asked for in     shows           then       on failure  within
-    K.CREATE:    Rule(frozenset(),            S.PROVISIONING, S.ACTIVE,  S.ERROR, timedelta(minutes=30)),
-    K.START:     Rule(frozenset({S.STOPPED}), S.STARTING,     S.ACTIVE,  None,    timedelta(minutes=15)),
-    K.STOP:      Rule(frozenset({S.ACTIVE}),  S.STOPPING,     S.STOPPED, None,    timedelta(minutes=15)),
-    K.HARD_STOP: Rule(frozenset({S.ACTIVE}),  S.STOPPING,     S.STOPPED, None,    timedelta(minutes=15)),
-    K.REBOOT:    Rule(frozenset({S.ACTIVE}),  S.REBOOTING,    S.ACTIVE,  None,    timedelta(minutes=20)),
-    K.RESIZE:    Rule(frozenset(SETTLED),     S.RESIZING,     None,      None,    timedelta(minutes=30)),
-    K.REBUILD:   Rule(frozenset(SETTLED),     S.REBUILDING,   S.ACTIVE,  None,    timedelta(minutes=30)),
-    K.DELETE:    Rule(frozenset(S) - GONE,    S.DELETING,     S.DELETED, None,    None),
+    #                 may be asked for in       shows           then         on failure  within
+    K.CREATE:    Rule(frozenset(),              S.PROVISIONING, S.ACTIVE,    S.ERROR, timedelta(minutes=30)),
+    K.START:     Rule(frozenset({S.STOPPED}),   S.STARTING,     S.ACTIVE,    None,    timedelta(minutes=15)),
+    K.STOP:      Rule(frozenset({S.ACTIVE}),    S.STOPPING,     S.STOPPED,   None,    timedelta(minutes=15)),
+    K.HARD_STOP: Rule(frozenset({S.ACTIVE}),    S.STOPPING,     S.STOPPED,   None,    timedelta(minutes=15)),
+    K.REBOOT:    Rule(frozenset({S.ACTIVE}),    S.REBOOTING,    S.ACTIVE,    None,    timedelta(minutes=20)),
+    K.RESIZE:    Rule(frozenset(SETTLED),       S.RESIZING,     None,        None,    timedelta(minutes=30)),
+    K.REBUILD:   Rule(frozenset(SETTLED),       S.REBUILDING,   S.ACTIVE,    None,    timedelta(minutes=30)),
+    K.SUSPEND:   Rule(frozenset(SETTLED),       S.SUSPENDING,   S.SUSPENDED, None,    timedelta(minutes=15)),
+    K.UNSUSPEND: Rule(frozenset({S.SUSPENDED}), S.UNSUSPENDING, None,        None,    timedelta(minutes=15)),
+    K.DELETE:    Rule(frozenset(S) - GONE,      S.DELETING,     S.DELETED,   None,    None),
 }  # fmt: skip
 
 STATUS_OF_POWER = {PowerState.RUNNING: S.ACTIVE, PowerState.PAUSED: S.ACTIVE, PowerState.OFF: S.STOPPED}

@@ -4,6 +4,7 @@ from pathlib import Path
 
 import django_stubs_ext
 
+from vpsorg import queues
 from vpsorg.env import (
     env_bool,
     env_choice,
@@ -38,6 +39,7 @@ VPS_IMAGE_DIR = Path(env_str("VPS_IMAGE_DIR", str(BASE_DIR / "var" / "images")))
 # What we promise
 VPS_MIN_RUNWAY_HOURS = env_int("VPS_MIN_RUNWAY_HOURS", 24)
 VPS_SIGNUP_CREDITS = env_decimal("VPS_SIGNUP_CREDITS", "0")
+VPS_OPERATION_LEASE = env_int("VPS_OPERATION_LEASE", 60, minimum=1)
 VPS_BOOT_TIMEOUT = env_int("VPS_BOOT_TIMEOUT", 300, minimum=1)
 VPS_SHUTDOWN_TIMEOUT = env_int("VPS_SHUTDOWN_TIMEOUT", 120, minimum=1)
 VPS_ADDRESS_REST = env_int("VPS_ADDRESS_REST", 3600)
@@ -135,7 +137,12 @@ SPECTACULAR_SETTINGS = {
 }
 
 CELERY_BROKER_URL = REDIS_URL.replace("unix://", "redis+socket://", 1)
-CELERY_BROKER_TRANSPORT_OPTIONS = {"visibility_timeout": 7200}
+# A broker that hangs holds no request up for longer than this; workers ask it every second.
+CELERY_BROKER_TRANSPORT_OPTIONS = {
+    "visibility_timeout": 7200,
+    "socket_connect_timeout": 2,
+    "socket_timeout": 10,
+}
 CELERY_BROKER_CONNECTION_RETRY_ON_STARTUP = True
 # A message that cannot be sent is not worth a customer's wait: the row is there and the sweep finds it.
 CELERY_TASK_PUBLISH_RETRY = False
@@ -147,11 +154,10 @@ CELERY_TASK_REJECT_ON_WORKER_LOST = True
 CELERY_WORKER_PREFETCH_MULTIPLIER = 1
 CELERY_TASK_TIME_LIMIT = 3600
 CELERY_WORKER_HIJACK_ROOT_LOGGER = False
-CELERY_TASK_DEFAULT_QUEUE = "provision"
+CELERY_TASK_DEFAULT_QUEUE = queues.SHARED
 # Receivers are strangers and may be slow: who waits for them does nothing else.
-CELERY_TASK_ROUTES = {"accounts.*_webhook*": {"queue": "webhooks"}}
+CELERY_TASK_ROUTES = {"accounts.*_webhook*": {"queue": queues.WEBHOOKS}}
 CELERY_BEAT_SCHEDULE = {
-    "sweep": {"task": "provisioning.sweep", "schedule": 5, "options": {"expires": 5}},
     "reconcile": {"task": "provisioning.reconcile_all", "schedule": 30, "options": {"expires": 30}},
     "sweep webhooks": {"task": "accounts.sweep_webhooks", "schedule": 5, "options": {"expires": 5}},
     "sample usage": {"task": "provisioning.sample_all", "schedule": 60, "options": {"expires": 60}},

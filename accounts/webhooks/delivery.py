@@ -3,7 +3,8 @@
 At least once, in no promised order: a worker that dies between sending and
 writing it down has it sent again, under the same id.  Every write of a worker
 asks ``WHERE attempts = mine``.  Nothing depends on the broker: ``due_deliveries``
-finds what a lost message would have told of.
+finds what a lost message would have told of.  Leases and due times are measured
+by Postgres's clock alone: those of the workers may differ.
 """
 
 import logging
@@ -15,6 +16,7 @@ from celery import current_app
 from django.conf import settings
 from django.db import transaction
 from django.db.models import Exists, F, OuterRef, Q, QuerySet
+from django.db.models.functions import Now
 from django.utils import timezone
 
 from accounts.models import Webhook, WebhookDelivery
@@ -54,17 +56,15 @@ def take(delivery_id: int) -> WebhookDelivery | None:
     taken while another message to the same webhook is on its way: a receiver that
     hangs holds one of us and not all.
     """
-    now = timezone.now()
-    others = WebhookDelivery.objects.filter(webhook=OuterRef("webhook"), lease_until__gt=now)
+    others = WebhookDelivery.objects.filter(webhook=OuterRef("webhook"), lease_until__gt=Now())
     taken = WebhookDelivery.objects.filter(
-        _free(), ~Exists(others), _is_wanted(), pk=delivery_id, status=PENDING, due_at__lte=now
-    ).update(lease_until=now + LEASE, attempts=F("attempts") + 1)
+        _free(), ~Exists(others), _is_wanted(), pk=delivery_id, status=PENDING, due_at__lte=Now()
+    ).update(lease_until=Now() + LEASE, attempts=F("attempts") + 1)
     return WebhookDelivery.objects.select_related("webhook").get(pk=delivery_id) if taken else None
 
 
 def record(delivery: WebhookDelivery, outcome: Outcome) -> None:
     """Write down how an attempt went, and when the next is due.  Too late, it changes nothing."""
-    now = timezone.now()
     mine = WebhookDelivery.objects.filter(pk=delivery.pk, attempts=delivery.attempts, status=PENDING)
     told = {
         "lease_until": None,
@@ -74,13 +74,13 @@ def record(delivery: WebhookDelivery, outcome: Outcome) -> None:
     }
     log.info("%s to webhook %s: %s", delivery, delivery.webhook_id, outcome)
     if outcome.fault is None:
-        mine.update(**told, status=WebhookDelivery.Status.DELIVERED, delivered_at=now)
+        mine.update(**told, status=WebhookDelivery.Status.DELIVERED, delivered_at=Now())
         return
     delays_s = [] if delivery.event == Event.PING else DELAYS_S
     if delivery.attempts <= len(delays_s):
         # Jittered, so that what failed together does not come back together.
         delay_s = delays_s[delivery.attempts - 1] * random.uniform(0.8, 1.2)  # noqa: S311
-        mine.update(**told, due_at=now + timedelta(seconds=delay_s))
+        mine.update(**told, due_at=Now() + timedelta(seconds=delay_s))
         return
     given_up = mine.update(**told, status=WebhookDelivery.Status.FAILED)
     if given_up and delivery.event != Event.PING:
@@ -89,7 +89,7 @@ def record(delivery: WebhookDelivery, outcome: Outcome) -> None:
 
 def due_deliveries() -> QuerySet[WebhookDelivery]:
     """What could be sent now, the oldest first."""
-    due = WebhookDelivery.objects.filter(_free(), _is_wanted(), status=PENDING, due_at__lte=timezone.now())
+    due = WebhookDelivery.objects.filter(_free(), _is_wanted(), status=PENDING, due_at__lte=Now())
     return due.order_by("due_at", "pk")
 
 
@@ -106,7 +106,7 @@ def give_up_all(webhook_id: int) -> None:
 
 
 def remove_old_deliveries(at_most: int) -> None:
-    old = WebhookDelivery.objects.filter(created_at__lt=timezone.now() - KEPT_FOR).order_by("created_at")
+    old = WebhookDelivery.objects.filter(created_at__lt=Now() - KEPT_FOR).order_by("created_at")
     WebhookDelivery.objects.filter(pk__in=list(old.values_list("pk", flat=True)[:at_most])).delete()
 
 
@@ -130,13 +130,13 @@ def _switch_off_if_dead(delivery: WebhookDelivery) -> None:
         webhook=OuterRef("pk"), delivered_at__gte=delivery.created_at
     )
     dead = Webhook.objects.filter(~Exists(delivered_since), pk=delivery.webhook_id, is_active=True)
-    if dead.update(is_active=False, disabled_at=timezone.now()):
+    if dead.update(is_active=False, disabled_at=Now()):
         log.warning("webhook %s is switched off: it takes nothing", delivery.webhook_id)
         give_up_all(delivery.webhook_id)
 
 
 def _free() -> Q:
-    return Q(lease_until=None) | Q(lease_until__lt=timezone.now())
+    return Q(lease_until=None) | Q(lease_until__lt=Now())
 
 
 def _is_wanted() -> Exists:

@@ -8,6 +8,7 @@ from uuid import uuid4
 import orjson
 from django.conf import settings
 from django.db import connection, transaction
+from django.db.models.functions import Now
 from django.utils import timezone
 
 from accounts.models import Account, Webhook, WebhookDelivery
@@ -24,7 +25,7 @@ MAX_WEBHOOKS = 10
 ANNOUNCE = """
     INSERT INTO accounts_webhookdelivery
         (webhook_id, event_id, event, body, status, attempts, due_at, created_at, error)
-    SELECT id, %(event_id)s, %(event)s, %(body)s, 'pending', 0, %(now)s, %(now)s, ''
+    SELECT id, %(event_id)s, %(event)s, %(body)s, 'pending', 0, statement_timestamp(), %(now)s, ''
     FROM accounts_webhook
     WHERE account_id = %(account_id)s AND is_active AND events ?| %(words)s
     FOR KEY SHARE
@@ -127,7 +128,7 @@ def send_ping(*, webhook: Webhook) -> WebhookDelivery:
 def send_again(*, delivery: WebhookDelivery) -> None:
     """Begin anew with a message that was taken or given up, under the same id."""
     over = WebhookDelivery.objects.filter(pk=delivery.pk).exclude(status=PENDING)
-    if over.update(status=PENDING, attempts=0, due_at=timezone.now(), delivered_at=None, error=""):
+    if over.update(status=PENDING, attempts=0, due_at=Now(), delivered_at=None, error=""):
         wake(delivery.pk)
 
 

@@ -90,7 +90,7 @@ def api_command(port: int) -> list[str | Path]:
 
 
 class Servers:
-    """The product's own processes: API, workers and beat."""
+    """The product's own processes: the API, and those behind it."""
 
     def __init__(self, var: Path, port: int) -> None:
         self.url = f"http://127.0.0.1:{port}/api/v1"
@@ -108,6 +108,7 @@ class Servers:
             "beat": [
                 *(BIN / "celery", "-A", "vpsorg", "beat", "--schedule", var / "beat.schedule"),
             ],
+            "sweep": [sys.executable, "manage.py", "sweep"],
         }
         self.parts = [Process(name, var) for name in self._commands]
 

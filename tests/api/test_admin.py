@@ -148,6 +148,8 @@ def select(client: Client, action: str, *rows: Any, url: str = SERVERS) -> list[
         ("start", ServerStatus.STOPPED),
         ("stop", ServerStatus.ACTIVE),
         ("reboot", ServerStatus.ACTIVE),
+        ("suspend", ServerStatus.ACTIVE),
+        ("unsuspend", ServerStatus.SUSPENDED),
         ("delete", ServerStatus.ERROR),
     ],
 )
@@ -224,7 +226,7 @@ def staff(*permissions: str) -> Client:
 
 
 @pytest.mark.django_db
-@pytest.mark.parametrize("action", ["start", "stop", "reboot", "delete"])
+@pytest.mark.parametrize("action", ["start", "stop", "reboot", "suspend", "delete"])
 def test_staff_who_may_only_look_cannot_operate(action: str) -> None:
     server = ServerFactory.create(status="stopped" if action == "start" else "active")
     clerk = staff("view_server")

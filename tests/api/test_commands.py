@@ -29,7 +29,7 @@ from tests.factories import AccountFactory, HypervisorFactory, LocationFactory, 
 PROJECT = Path(__file__).parents[2]
 OUR_APPS = {app.name for app in apps.get_app_configs() if Path(app.path).parent == PROJECT}
 OURS = sorted(name for name, app in get_commands().items() if app in OUR_APPS)
-WITHOUT_ARGUMENTS = {"load_catalogue", "check_hypervisor"}
+WITHOUT_ARGUMENTS = {"load_catalogue", "check_hypervisor", "sweep"}
 
 pytestmark = pytest.mark.django_db
 
@@ -61,9 +61,7 @@ def test_our_commands_are_found() -> None:
     assert {"add_credit", "add_ip_pool", "create_token", "import_image", "load_catalogue"} <= set(OURS)
 
 
-@pytest.mark.parametrize(
-    "name", [name for name in OURS if name not in {"load_catalogue", "check_hypervisor"}]
-)
+@pytest.mark.parametrize("name", [name for name in OURS if name not in WITHOUT_ARGUMENTS])
 def test_a_command_without_its_arguments_names_them(name: str) -> None:
     assert "required" in refused(name)
 

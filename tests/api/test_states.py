@@ -1,10 +1,20 @@
 """Every status × every operation, on real rows."""
 
+from typing import Any
+
 import pytest
 
-from servers import lifecycle
+from servers import lifecycle, services
 from servers.models import Operation, Server
-from servers.states import GONE, RULES, OperationKind, OperationStatus, ServerStatus
+from servers.states import (
+    GONE,
+    RULES,
+    OperationKind,
+    OperationStatus,
+    PowerState,
+    ServerStatus,
+    SuspensionReason,
+)
 from tests.factories import OperationFactory, ServerFactory
 from vpsorg.errors import NotAllowedNow, NotFound, OperationInProgress
 
@@ -83,6 +93,77 @@ def test_what_is_over_stands_in_nobodys_way(over: OperationStatus) -> None:
     OperationFactory.create(server=server, status=over)
 
     assert lifecycle.request(server, OperationKind.REBOOT, requested_by="a test").status == "queued"
+
+
+@pytest.mark.parametrize("status", [ServerStatus.ACTIVE, ServerStatus.STOPPED])
+def test_a_suspension_remembers_why_and_what_was_before_until_it_is_over(status: ServerStatus) -> None:
+    server = ServerFactory.create(status=status)
+
+    carried_out(server, OperationKind.SUSPEND, suspend_for=SuspensionReason.BILLING)
+
+    suspended = row(server)
+    assert (suspended.status, suspended.power_state) == (ServerStatus.SUSPENDED, PowerState.OFF)
+    assert (suspended.suspended_for, suspended.suspended_from) == (SuspensionReason.BILLING, status)
+    assert suspended.suspended_at is not None
+
+    carried_out(server, OperationKind.UNSUSPEND)
+
+    after = row(server)
+    assert after.status == status
+    assert (after.suspended_for, after.suspended_from, after.suspended_at) == ("", "", None)
+
+
+@pytest.mark.parametrize(
+    ("power", "status", "suspended_for"),
+    [
+        (PowerState.RUNNING, ServerStatus.ACTIVE, ""),
+        (PowerState.OFF, ServerStatus.STOPPED, ""),
+        (PowerState.UNKNOWN, ServerStatus.SUSPENDED, SuspensionReason.ABUSE),
+    ],
+)
+def test_after_an_unsuspend_that_failed_a_server_is_what_its_host_says(
+    power: PowerState, status: ServerStatus, suspended_for: str
+) -> None:
+    server = ServerFactory.create()
+    carried_out(server, OperationKind.SUSPEND)
+    unsuspend = begun(server, OperationKind.UNSUSPEND)
+
+    lifecycle.fail(unsuspend, power)
+
+    assert (row(server).status, row(server).suspended_for) == (status, suspended_for)
+    assert bool(row(server).suspended_at) == bool(suspended_for)
+
+
+def test_a_suspension_that_failed_leaves_no_trace() -> None:
+    server = ServerFactory.create()
+    lifecycle.fail(begun(server, OperationKind.SUSPEND), PowerState.UNKNOWN)
+
+    assert (row(server).status, row(server).suspended_for) == (ServerStatus.ACTIVE, "")
+
+
+def test_abuse_outweighs_billing_and_never_the_other_way_round() -> None:
+    """Guard: the reason asked for in ``suspend_server``."""
+    server = ServerFactory.create()
+    carried_out(server, OperationKind.SUSPEND, suspend_for=SuspensionReason.BILLING)
+
+    assert (
+        services.suspend_server(server=server, reason=SuspensionReason.ABUSE, requested_by="a test") is None
+    )
+    assert row(server).suspended_for == SuspensionReason.ABUSE
+    with pytest.raises(NotAllowedNow) as refusal:
+        services.suspend_server(server=server, reason=SuspensionReason.BILLING, requested_by="a test")
+    assert refusal.value.code == "suspended"
+    assert row(server).suspended_for == SuspensionReason.ABUSE
+
+
+def begun(server: Server, kind: OperationKind, **wanted: Any) -> Operation:
+    operation = lifecycle.begin(lifecycle.request(server, kind, requested_by="a test", **wanted).pk)
+    assert operation is not None
+    return operation
+
+
+def carried_out(server: Server, kind: OperationKind, **wanted: Any) -> None:
+    lifecycle.succeed(begun(server, kind, **wanted))
 
 
 def test_what_was_believed_does_not_count() -> None:

@@ -49,7 +49,7 @@ def host(transactional_db: None, qemu_uri: str, empty_image: Path) -> Iterator[H
         )
     PlanFactory.create(vcpus=1, memory_mib=128, disk_gib=1)
     OsVersionFactory.create(image_sha256=empty_image.stem)
-    driver = hosts.connect(row)
+    driver = hosts.driver(row)
     driver.prepare()
     yield row
     for uuid in driver.powers():
@@ -133,8 +133,8 @@ class FaultyHost:
 @pytest.fixture
 def faulty(host: Hypervisor, monkeypatch: pytest.MonkeyPatch) -> FaultyHost:
     """The host's driver from now on, wrapped."""
-    wrapped = FaultyHost(hosts.connect(host))
-    monkeypatch.setattr(hosts, "connect", lambda hypervisor: wrapped)
+    wrapped = FaultyHost(hosts.driver(host))
+    monkeypatch.setattr(hosts, "driver", lambda hypervisor: wrapped)
     return wrapped
 
 

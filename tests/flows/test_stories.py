@@ -11,11 +11,11 @@ from inventory.models import Hypervisor, IpAddress, Placement
 from plans.models import Plan
 from provisioning import hosts, tasks
 from provisioning.hypervisors.base import HostBusy, HostMisconfigured, HostUnreachable
-from provisioning.reconcile import clear_failed_creates
+from provisioning.reconcile import reconcile
 from provisioning.workflows import WORKFLOWS
 from servers import services
 from servers.models import Operation, Server
-from servers.states import OperationKind, OperationStatus, PowerState, ServerStatus
+from servers.states import OperationKind, OperationStatus, PowerState, ServerStatus, SuspensionReason
 from tests.factories import OsVersionFactory, PlanFactory
 from tests.flows.conftest import FaultyHost, Killed, finish, let_lease_end, open_operation
 from vpsorg.errors import NoCapacity, Refusal
@@ -153,7 +153,7 @@ def test_what_a_failed_create_left_on_a_host_that_went_away_is_removed_later(
     assert finish(server).status == ServerStatus.ERROR
     assert server.placement is not None
     assert_one_machine(host, server)
-    clear_failed_creates()
+    reconcile(host)
     assert_nothing_left(host)
 
 
@@ -283,6 +283,26 @@ def test_a_hard_stop_cuts_the_power(host: Hypervisor, active: Server) -> None:
     services.hard_stop_server(server=active, requested_by="a test")
     assert finish(active).status == ServerStatus.STOPPED
     assert hosts.host_of(active).power(active.uuid).state == PowerState.OFF
+
+
+def test_a_suspended_server_is_off_and_comes_back_as_it_was(
+    host: Hypervisor, active: Server, settings: Any
+) -> None:
+    settings.VPS_SHUTDOWN_TIMEOUT = 0
+    for status in (ServerStatus.ACTIVE, ServerStatus.STOPPED):
+        if status == ServerStatus.STOPPED:
+            services.stop_server(server=active, requested_by="a test")
+            finish(active)
+        services.suspend_server(server=active, reason=SuspensionReason.ABUSE, requested_by="a test")
+        assert finish(active).status == ServerStatus.SUSPENDED
+        assert hosts.host_of(active).power(active.uuid).state == PowerState.OFF
+        with pytest.raises(Refusal, match="suspended"):
+            services.start_server(server=active, requested_by="a test")
+        services.unsuspend_server(server=active, requested_by="a test")
+        assert finish(active).status == status
+        power = hosts.host_of(active).power(active.uuid).state
+        assert power == (PowerState.RUNNING if status == ServerStatus.ACTIVE else PowerState.OFF)
+        assert_one_machine(host, active)
 
 
 def test_a_new_name_is_shown_on_the_host(active: Server) -> None:

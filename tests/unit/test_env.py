@@ -190,6 +190,7 @@ WRONG = {
     "VPS_IMAGE_DIR": [],  # any folder will do
     "VPS_MIN_RUNWAY_HOURS": ["a day"],
     "VPS_SIGNUP_CREDITS": ["-1"],
+    "VPS_OPERATION_LEASE": ["0"],
     "VPS_BOOT_TIMEOUT": ["0"],
     "VPS_SHUTDOWN_TIMEOUT": ["0"],
     "VPS_ADDRESS_REST": ["-1"],

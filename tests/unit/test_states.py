@@ -63,6 +63,12 @@ def test_the_contracts_actions_are_in_the_table(
     assert (rule.allowed_in, rule.shows, rule.succeeds_in) == (frozenset({allowed_in}), shows, then)
 
 
+def test_only_an_unsuspend_or_a_delete_gets_a_server_out_of_suspension() -> None:
+    """Guard: ``SETTLED``, without SUSPENDED, in the rows of RULES."""
+    assert {kind for kind in K if S.SUSPENDED in RULES[kind].allowed_in} == {K.UNSUSPEND, K.DELETE}
+    assert {kind for kind in K if RULES[kind].succeeds_in == S.SUSPENDED} == {K.SUSPEND}
+
+
 def test_the_contracts_words_can_be_filtered_by() -> None:
     assert {"active", "stopped", "suspended", "provisioning", "starting", "stopping", "rebooting"} <= set(
         PUBLIC_STATUSES
