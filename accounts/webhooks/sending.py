@@ -27,6 +27,7 @@ from accounts.webhooks.addresses import (
 LIMIT_S = 10.0
 CONNECT_WITHIN_S = 4.0  # so that a second address has its chance
 MAX_ANSWER = 4096
+USER_AGENT = "VPS-Webhooks/1"  # some refuse whoever has no name
 # The status, behind what a server may say before it (1xx).
 ANSWER = re.compile(
     rb"(?:HTTP/1\.[01] 1\d\d[^\r\n]*\r\n(?:[^\r\n]+\r\n)*\r\n)*HTTP/1\.[01] (?P<status>[2-5]\d\d)[ \r\n]"
@@ -98,7 +99,12 @@ def _exchange(
     with _secured(_connected(addresses, target.port, until), target, until) as connection:
         http = HTTPConnection(target.host, target.port)
         http.sock = connection
-        about = {"Host": target.authority, "Content-Type": "application/json", "Connection": "close"}
+        about = {
+            "Host": target.authority,
+            "User-Agent": USER_AGENT,
+            "Content-Type": "application/json",
+            "Connection": "close",
+        }
         connection.settimeout(_left(until))
         http.request("POST", target.path, body, about | dict(headers))
         return _status(connection, until)
