@@ -106,7 +106,7 @@ def ask(case: Any, world: dict[str, Any], token: str) -> None:
 def _is_mended(case: Any) -> bool:
     """Whether it was spoilt by leaving the token out, which we put in again: then it may well be taken."""
     mutations = getattr(case.meta.phase.data, "mutations", ())
-    return any(mutation.original_value == "Authorization" for mutation in mutations)
+    return any("Authorization" in f"{mutation.parameter} {mutation.original_value}" for mutation in mutations)
 
 
 def _name_what_exists(case: Any, world: dict[str, Any]) -> None:
