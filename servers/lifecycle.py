@@ -18,6 +18,8 @@ from django.db.models import Exists, F, OuterRef, Q, QuerySet
 from django.db.models.functions import Coalesce, Now
 from django.utils import timezone
 
+from accounts.webhooks.events import Event
+from accounts.webhooks.services import announce
 from plans.models import OsVersion, Plan
 from servers.host_limit import host_is_full
 from servers.models import Operation, Server
@@ -97,6 +99,7 @@ def request(
 
 def open_create(server: Server, *, requested_by: str) -> Operation:
     """The operation that a server is born with."""
+    _announce(server, None, ServerStatus.PROVISIONING)
     return _open(server, OperationKind.CREATE, ServerStatus.PROVISIONING, requested_by)
 
 
@@ -261,6 +264,7 @@ def record_addresses(operation: Operation, addresses: tuple[IPv4Address | IPv6Ad
     _write(operation.server, ip_address=first[4], ipv6_address=first[6])
 
 
+@transaction.atomic(savepoint=False)
 def observe(server: Server, power: PowerState, asked_at: datetime) -> bool:
     """Record what a host said of an idle server, if nothing was written since it was asked.
 
@@ -271,7 +275,10 @@ def observe(server: Server, power: PowerState, asked_at: datetime) -> bool:
     if status := contradicted_by(power, ServerStatus(server.status)):
         changes = {"status": status, "updated_at": timezone.now(), "settled_at": timezone.now()}
     unchanged = _idle_since(asked_at).filter(pk=server.pk, status=server.status)
-    return unchanged.update(power_state=power, observed_at=asked_at, **changes) == 1
+    if not unchanged.update(power_state=power, observed_at=asked_at, **changes):
+        return False
+    _announce(server, server.status, changes.get("status", server.status))
+    return True
 
 
 def confirm(servers: Iterable[int], power: PowerState, asked_at: datetime) -> None:
@@ -326,3 +333,12 @@ def _fenced(operation: Operation, **changes: Any) -> None:
 def _write(server: Server, **changes: Any) -> None:
     now = timezone.now()
     Server.objects.filter(pk=server.pk).update(**changes, updated_at=now, settled_at=now)
+    _announce(server, server.status, changes.get("status", server.status))
+
+
+def _announce(server: Server, before: str | None, status: str) -> None:
+    """Tell the account's webhooks of a change of status: whoever writes one comes through here."""
+    if status != before:
+        names = {"id": server.pk, "uuid": str(server.uuid), "name": server.name}
+        payload = {"server": names, "status_before": before, "status": status}
+        announce(account_id=server.account_id, event=Event.SERVER_STATUS_CHANGED, payload=payload)

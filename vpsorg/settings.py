@@ -12,6 +12,7 @@ from vpsorg.env import (
     env_decimal,
     env_hosts,
     env_int,
+    env_networks,
     env_origins,
     env_redis,
     env_secret,
@@ -43,6 +44,7 @@ VPS_BOOT_TIMEOUT = env_int("VPS_BOOT_TIMEOUT", 300, minimum=1)
 VPS_SHUTDOWN_TIMEOUT = env_int("VPS_SHUTDOWN_TIMEOUT", 120, minimum=1)
 VPS_ADDRESS_REST = env_int("VPS_ADDRESS_REST", 3600)
 VPS_RATE_LIMIT = env_int("VPS_RATE_LIMIT", 600)
+VPS_WEBHOOK_PRIVATE_NETWORKS = env_networks("VPS_WEBHOOK_PRIVATE_NETWORKS")
 
 INSTALLED_APPS = [
     "django.contrib.admin",
@@ -153,8 +155,11 @@ CELERY_WORKER_PREFETCH_MULTIPLIER = 1
 CELERY_TASK_TIME_LIMIT = 3600
 CELERY_WORKER_HIJACK_ROOT_LOGGER = False
 CELERY_TASK_DEFAULT_QUEUE = queues.SHARED
+# Receivers are strangers and may be slow: who waits for them does nothing else.
+CELERY_TASK_ROUTES = {"accounts.*_webhook*": {"queue": queues.WEBHOOKS}}
 CELERY_BEAT_SCHEDULE = {
     "reconcile": {"task": "provisioning.reconcile_all", "schedule": 30, "options": {"expires": 30}},
+    "sweep webhooks": {"task": "accounts.sweep_webhooks", "schedule": 5, "options": {"expires": 5}},
     "sample usage": {"task": "provisioning.sample_all", "schedule": 60, "options": {"expires": 60}},
 }
 

@@ -100,6 +100,11 @@ class Servers:
                 *(BIN / "celery", "-A", "vpsorg", "worker", "--concurrency", "4", "--loglevel", "INFO"),
                 *("--without-gossip", "--without-mingle"),  # there is only this one
             ],
+            "webhooks": [
+                *(BIN / "celery", "-A", "vpsorg", "worker", "--queues", "webhooks", "--pool", "threads"),
+                *("--concurrency", "4", "--hostname", "webhooks@%h", "--loglevel", "INFO"),
+                *("--without-gossip", "--without-mingle"),
+            ],
             "beat": [
                 *(BIN / "celery", "-A", "vpsorg", "beat", "--schedule", var / "beat.schedule"),
             ],

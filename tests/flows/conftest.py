@@ -20,6 +20,7 @@ from servers.models import Operation, Server
 from servers.states import OPEN_OPERATION
 from tests.factories import AccountFactory, HypervisorFactory, LocationFactory, OsVersionFactory, PlanFactory
 from tests.private_services import VAR
+from tests.receiver import Receiver, receiving
 
 PATIENCE = 60
 
@@ -135,3 +136,10 @@ def faulty(host: Hypervisor, monkeypatch: pytest.MonkeyPatch) -> FaultyHost:
     wrapped = FaultyHost(hosts.driver(host))
     monkeypatch.setattr(hosts, "driver", lambda hypervisor: wrapped)
     return wrapped
+
+
+@pytest.fixture
+def receiver() -> Iterator[Receiver]:
+    """A customer's receiver of webhooks, without TLS."""
+    with receiving() as receiver:
+        yield receiver
