@@ -2,12 +2,15 @@
 
 import hashlib
 import subprocess
+import time
 from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 import pytest
-from django.db import connection
 
+from inventory.models import Hypervisor
+from provisioning import hosts
 from provisioning.carry_out import carry_out
 from servers.models import Server
 from servers.states import ServerStatus
@@ -29,19 +32,30 @@ def new_image(tmp_path: Path) -> str:
     return digest
 
 
+class SlowCopy(FaultyHost):
+    """As with a real image: the copy takes long enough for others to come."""
+
+    def __getattr__(self, name: str) -> Callable[..., Any]:
+        call = super().__getattr__(name)
+        if name != "put_image":
+            return call
+
+        def slowly(*args: Any) -> Any:
+            time.sleep(1)
+            return call(*args)
+
+        return slowly
+
+
 def test_of_many_creates_at_once_one_copies_the_image(
-    faulty: FaultyHost, order: Callable[..., Server], new_image: str
+    host: Hypervisor, monkeypatch: pytest.MonkeyPatch, order: Callable[..., Server], new_image: str
 ) -> None:
-    """Guard: _only_one in workflows.py."""
+    """Guard: ``if not mine`` in workflows.fetch_image."""
+    slow = SlowCopy(hosts.driver(host))
+    monkeypatch.setattr(hosts, "driver", lambda hypervisor: slow)
     version = OsVersionFactory.create(name="New", image_sha256=new_image)
     waiting = [open_operation(order(os_version=version)).pk for _ in range(4)]
-
-    def work() -> None:
-        carry_out(waiting.pop())
-        connection.close()
-
-    at_once(4, work)
-    assert faulty.calls.count("put_image") == 1
+    at_once(4, lambda: carry_out(waiting.pop()))
     for server in Server.objects.all():
         assert finish(server).status == ServerStatus.ACTIVE
-    assert faulty.calls.count("put_image") == 1
+    assert slow.calls.count("put_image") == 1
