@@ -1,23 +1,19 @@
-"""Start everything, measure in turns, print a table.  VPS_VAR names the folder, as for make run."""
+"""What reading costs: start everything, measure in turns, print a table."""
 
 import json
-import os
-import socket
 import statistics
 import subprocess
-import sys
 import urllib.request
 from collections.abc import Iterator
 from contextlib import ExitStack, contextmanager
 from pathlib import Path
 from typing import NamedTuple
 
-from deploy.local import settings
+from bench import ground
 from deploy.local.errors import LocalError
 from deploy.local.folder import PROJECT, claimed, var_folder
 from deploy.local.postgres import Postgres
 from deploy.local.processes import Process
-from deploy.local.redis import Redis
 from deploy.local.run import api_command
 
 MANY, FEW = 200_000, 1_000
@@ -44,12 +40,7 @@ class Measured(NamedTuple):
 def main() -> None:
     var = var_folder() / "bench"
     with claimed(var), ExitStack() as running:
-        postgres, redis = Postgres(var, durable=False), Redis(var)
-        for service in (postgres, redis):
-            running.callback(service.stop)
-            service.start()
-        env = os.environ | settings.settle(var, {"DATABASE_URL": postgres.url, "REDIS_URL": redis.url})
-        env["VPS_RATE_LIMIT"] = "999999999"  # counted as ever, and never reached
+        postgres, env = running.enter_context(ground.services(var, durable=False))
         many, few = _databases(postgres, env)
         api = running.enter_context(_gunicorn("api", var, env, many))
         small = running.enter_context(_gunicorn("small", var, env | _database(postgres, SMALL), few))
@@ -120,13 +111,12 @@ def _get(side: Side, path: str) -> bytes:
 def _databases(postgres: Postgres, env: dict[str, str]) -> tuple[tuple[str, int], tuple[str, int]]:
     """The two databases, filled anew: (token, server) of each."""
     for name in ("vps", SMALL):
-        postgres.psql(f"DROP DATABASE IF EXISTS {name} WITH (FORCE)", "postgres")
-        postgres.psql(f"CREATE DATABASE {name}", "postgres")
+        ground.make_empty(postgres, name)
     filled = []
     for name, servers in (("vps", MANY), (SMALL, FEW)):
         here = env | _database(postgres, name)
-        _python(here, "deploy.local.commands", '[["migrate", "--no-input"], ["load_catalogue"]]')
-        token, server = _python(here, "bench.rows", str(servers)).split()
+        ground.manage(here, ["migrate", "--no-input"], ["load_catalogue"])
+        token, server = ground.python(here, "bench.rows", str(servers)).split()
         filled.append((token, int(server)))
     return filled[0], filled[1]
 
@@ -135,20 +125,9 @@ def _database(postgres: Postgres, name: str) -> dict[str, str]:
     return {"DATABASE_URL": f"{postgres.url.rpartition('/')[0]}/{name}"}
 
 
-def _python(env: dict[str, str], *words: str) -> str:
-    env = {"DJANGO_SETTINGS_MODULE": "vpsorg.settings"} | env
-    done = subprocess.run(
-        [sys.executable, "-m", *words], env=env, cwd=PROJECT, capture_output=True, text=True
-    )
-    if done.returncode:
-        raise LocalError("\n    ".join(done.stderr.splitlines()[-15:]))
-    return done.stdout
-
-
 @contextmanager
 def _gunicorn(name: str, var: Path, env: dict[str, str], of: tuple[str, int]) -> Iterator[Side]:
-    with socket.create_server(("127.0.0.1", 0)) as free:
-        port = free.getsockname()[1]
+    port = ground.free_port()
     process = Process(name, var)
     side = Side(f"http://127.0.0.1:{port}/api/v1/servers/", *of)
     try:
@@ -164,10 +143,3 @@ def _answers(side: Side) -> bool:
         return bool(_get(side, ""))
     except OSError:
         return False
-
-
-if __name__ == "__main__":
-    try:
-        main()
-    except LocalError as error:
-        sys.exit(f"bench: {error}")
