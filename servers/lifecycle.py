@@ -128,14 +128,10 @@ def begin(operation_id: int) -> Operation | None:
     if not taken:
         return None
     Operation.objects.filter(pk=operation_id, started_at=None).update(started_at=now)
-    return Operation.objects.select_related(
-        "plan",
-        "os_version",
-        "server__plan",
-        "server__os_version",
-        "server__account",
-        "server__placement__hypervisor__location",
-    ).get(pk=operation_id)
+    # What each worker needs.  Not all that it may need: the more tables, the longer Postgres plans.
+    return Operation.objects.select_related("server__account", "server__placement__hypervisor").get(
+        pk=operation_id
+    )
 
 
 def enter(operation: Operation, step: str, progress: int = 0) -> None:
