@@ -58,6 +58,11 @@ clean: ## stop leftovers and remove var, guests and data included
 
 bench-api: ## what reading costs, beside a view written by hand (about five minutes)
 	@deploy/setup bench/packages.txt
-	@$(BIN)/python -m bench
+	@$(BIN)/python -m bench api
 
-.PHONY: bench-api chaos help setup run shell test check schema lock clean
+bench-provision: ## what making servers costs, beside virt-install (about five minutes, ARGS="--turns 3")
+	@deploy/setup bench/packages.txt
+	@[ "$$(id -u)" = 0 ] || sudo true # the private libvirt needs it
+	@$(BIN)/python -m bench provision $(ARGS)
+
+.PHONY: bench-api bench-provision chaos help setup run shell test check schema lock clean

@@ -19,7 +19,7 @@ for part in etc:/etc/libvirt lib:/var/lib/libvirt cache:/var/cache/libvirt log:/
     mount --bind "$folder/${part%%:*}" "${part#*:}"
 done
 # Packages make these, libvirtd does not.
-mkdir -p /var/lib/libvirt/dnsmasq /var/lib/libvirt/images /var/log/libvirt/qemu "$folder/pool"
+mkdir -p /var/lib/libvirt/boot /var/lib/libvirt/dnsmasq /var/lib/libvirt/images /var/log/libvirt/qemu "$folder/pool"
 [ -d /etc/libvirt/nwfilter ] || cp -R /usr/share/libvirt/nwfilter /etc/libvirt/nwfilter
 
 # The sockets are open to all who reach them: FOLDER lets only its owner in.

@@ -25,7 +25,6 @@ def test_lab() -> Lab:
         pool="default-pool",
         network="default",
         image=image,
-        takes_files=False,
     )
     for name in (image_volume(image), image_marker(image)):
         lab.storage.createXML(f"<volume><name>{name}</name><capacity>0</capacity></volume>")

@@ -23,7 +23,6 @@ class Lab:
     pool: str
     network: str
     image: Image
-    takes_files: bool = True  # libvirt's ``test:///`` has files, but no way to write into them
     hypervisor: Hypervisor = field(init=False)
 
     def __post_init__(self) -> None:
@@ -52,8 +51,7 @@ class Lab:
     def make(self, spec: MachineSpec) -> None:
         """All that comes before a start."""
         self.hypervisor.create_disk(spec)
-        if self.takes_files:
-            self.hypervisor.write_seed(spec)
+        self.hypervisor.write_seed(spec)
         self.hypervisor.define(spec)
 
     def spec(self, **changes: Any) -> MachineSpec:

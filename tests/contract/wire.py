@@ -1,10 +1,18 @@
-"""The wire to a libvirtd, which can be cut or go silent: what happens to hosts, without touching the host."""
+"""The wire to a libvirtd, which can be cut or go silent: what happens to hosts, without touching the host.
+
+It also counts the calls that pass: each is a round trip, and the host may be far away.
+"""
 
 import socket
 import threading
 from contextlib import suppress
 from pathlib import Path
 from urllib.parse import parse_qs, urlsplit
+
+# libvirt's src/rpc/virnetprotocol.x: a message begins with its length, then program, version, procedure and
+# type, of four bytes each.
+_HEADER = 20
+_DRIVERS, _CALL = 0x20008086, 0
 
 
 class Wire:
@@ -16,6 +24,7 @@ class Wire:
         self._flows = threading.Event()
         self._flows.set()
         self._allowance: int | None = None
+        self.calls = 0
         self._ends: list[socket.socket] = []
         self._listener = socket.socket(socket.AF_UNIX)
         self._listener.bind(str(path))
@@ -56,11 +65,14 @@ class Wire:
                     threading.Thread(target=self._carry, args=way, daemon=True).start()
 
     def _carry(self, source: socket.socket, sink: socket.socket, is_outward: bool) -> None:
+        heard = b""
         with suppress(OSError):
             while data := source.recv(65536):
                 self._flows.wait()
                 if is_outward and self._is_spent(len(data)):
                     break
+                if is_outward:
+                    heard = self._count(heard + data)
                 sink.sendall(data)
         for end in (source, sink):
             with suppress(OSError):
@@ -71,3 +83,11 @@ class Wire:
             return False
         self._allowance -= size
         return self._allowance < 0
+
+    def _count(self, heard: bytes) -> bytes:
+        """Count the calls in what was heard; what is left is the beginning of a message."""
+        while len(heard) >= _HEADER and len(heard) >= (length := int.from_bytes(heard[:4], "big")):
+            program, kind = (int.from_bytes(heard[at : at + 4], "big") for at in (4, 16))
+            self.calls += program == _DRIVERS and kind == _CALL
+            heard = heard[length:]
+        return heard

@@ -1,0 +1,59 @@
+"""What every benchmark stands on: private services, and Django in processes of its own."""
+
+import json
+import os
+import socket
+import subprocess
+import sys
+from collections.abc import Iterator
+from contextlib import ExitStack, contextmanager
+from pathlib import Path
+
+from deploy.local import settings
+from deploy.local.errors import LocalError
+from deploy.local.folder import PROJECT
+from deploy.local.postgres import Postgres
+from deploy.local.redis import Redis
+
+FOR_ALL = {"VPS_RATE_LIMIT": "999999999"}  # counted as ever, and never reached
+
+
+@contextmanager
+def services(var: Path, *, durable: bool) -> Iterator[tuple[Postgres, dict[str, str]]]:
+    """A private Postgres and Redis, and the environment of who is to use them."""
+    postgres, redis = Postgres(var, durable=durable), Redis(var)
+    with ExitStack() as running:
+        for service in (postgres, redis):
+            running.callback(service.stop)
+            service.start()
+        urls = {"DATABASE_URL": postgres.url, "REDIS_URL": redis.url}
+        yield postgres, os.environ | settings.settle(var, urls) | FOR_ALL
+
+
+def make_empty(postgres: Postgres, database: str) -> None:
+    postgres.psql(f"DROP DATABASE IF EXISTS {database} WITH (FORCE)", "postgres")
+    postgres.psql(f"CREATE DATABASE {database}", "postgres")
+
+
+def manage(env: dict[str, str], *commands: list[str]) -> str:
+    """Carry out management commands and return what they print."""
+    return python(env, "deploy.local.commands", json.dumps(commands))
+
+
+def python(env: dict[str, str], *words: str) -> str:
+    """Run a module with these words and return what it prints."""
+    done = subprocess.run(
+        [sys.executable, "-m", *words],
+        env={"DJANGO_SETTINGS_MODULE": "vpsorg.settings"} | env,
+        cwd=PROJECT,
+        capture_output=True,
+        text=True,
+    )
+    if done.returncode:
+        raise LocalError("\n    ".join(done.stderr.splitlines()[-15:]))
+    return done.stdout
+
+
+def free_port() -> int:
+    with socket.create_server(("127.0.0.1", 0)) as free:
+        return int(free.getsockname()[1])
