@@ -2,23 +2,22 @@
 
 from django.db import connection
 
-OF_OPERATION = """
+LOCK = """
+    SELECT host.id, host.max_operations,
+        pg_advisory_xact_lock(hashtextextended('operations of host', host.id))
     FROM servers_operation operation
     JOIN servers_server server ON server.id = operation.server_id
     JOIN inventory_placement placement ON placement.id = server.placement_id
     JOIN inventory_hypervisor host ON host.id = placement.hypervisor_id
     WHERE operation.id = %s
 """
-LOCK = f"SELECT pg_advisory_xact_lock(hashtextextended('operations of host', host.id)) {OF_OPERATION}"
-IS_FULL = f"""
-    WITH host AS (SELECT host.id, host.max_operations {OF_OPERATION})
-    SELECT count(*) >= max(host.max_operations)
-    FROM host
-    JOIN inventory_placement placement ON placement.hypervisor_id = host.id
-    JOIN servers_server server ON server.placement_id = placement.id
-    JOIN servers_operation operation ON operation.server_id = server.id
-    WHERE operation.lease_until > statement_timestamp()
-"""  # noqa: S608
+COUNT = """
+    SELECT count(*)
+    FROM servers_operation operation
+    JOIN servers_server server ON server.id = operation.server_id
+    JOIN inventory_placement placement ON placement.id = server.placement_id
+    WHERE operation.lease_until > statement_timestamp() AND placement.hypervisor_id = %s
+"""
 
 
 def host_is_full(operation_id: int) -> bool:
@@ -28,6 +27,9 @@ def host_is_full(operation_id: int) -> bool:
     """
     with connection.cursor() as cursor:
         cursor.execute(LOCK, [operation_id])
+        host = cursor.fetchone()
+        if host is None:
+            return False  # its server holds no place on a host any more
         # A statement of its own: it sees what those before us in the lock have committed.
-        cursor.execute(IS_FULL, [operation_id])
-        return bool(cursor.fetchone()[0])
+        cursor.execute(COUNT, [host[0]])
+        return bool(cursor.fetchone()[0] >= host[1])
