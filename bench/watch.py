@@ -36,6 +36,8 @@ def main(host_name: str, servers: int) -> None:
         )
 
     _print("all have changed", host, switch_all)
+    if Server.objects.filter(placement__hypervisor=host, status="active").count() != servers:
+        sys.exit("Not every server follows its host.")
     for uuid in driver.powers():
         driver.delete(uuid)
 
