@@ -16,8 +16,9 @@ from django.db import transaction
 from django.db.models import Sum
 from django.utils import timezone
 
+from accounts import ledger
 from accounts.models import Account, SshKey
-from accounts.services import balance_of, record_use
+from accounts.services import record_use
 from inventory.services import claim, release, resize
 from plans.models import Location, OsVersion, Plan
 from servers import lifecycle
@@ -45,7 +46,7 @@ def create_server(
     When this returns, host, memory, disk and addresses are this server's.
     Refuses with InsufficientCredits or NoCapacity.
     """
-    account = Account.objects.select_for_update().get(pk=account.pk)
+    account = ledger.locked(account)
     _require_runway(account, plan)
     now = timezone.now()
     server = Server.objects.create(
@@ -96,7 +97,7 @@ def resize_server(*, server: Server, plan: Plan, requested_by: str) -> Operation
     The disk may grow and never shrink.  Refuses with NotAllowedNow,
     OperationInProgress, InsufficientCredits or NoCapacity.
     """
-    account = Account.objects.select_for_update().get(pk=server.account_id)
+    account = ledger.locked(server.account)
     if plan == server.plan:
         raise Refusal("The server has this plan already.", code="same_plan", field="plan")
     if plan.disk_gib < server.plan.disk_gib:
@@ -207,7 +208,7 @@ def _require_runway(account: Account, plan: Plan, instead_of: Server | None = No
     others = servers_of(account).exclude(pk__in=[instead_of.pk] if instead_of else [])
     running = others.filter(status__in=set(PUBLIC_STATUSES) - {ServerStatus.ERROR})
     hourly = plan.price_hourly + (running.aggregate(sum=Sum("plan__price_hourly"))["sum"] or Decimal(0))
-    needed, balance = hourly * hours, balance_of(account)
+    needed, balance = hourly * hours, account.balance
     if balance < needed:
         raise InsufficientCredits(
             f"This needs {needed:.2f} credits, {hours} hours of all your servers; you have {balance:.2f}."

@@ -6,7 +6,8 @@ from typing import Any
 import factory
 from factory.django import DjangoModelFactory
 
-from accounts.models import Account, CreditEntry
+from accounts import ledger
+from accounts.models import Account
 from accounts.services import issue_token
 from inventory.models import Hypervisor
 from plans.models import Location, OperatingSystem, OsVersion, Plan
@@ -85,9 +86,10 @@ class AccountFactory(DjangoModelFactory[Account]):
 
     @factory.post_generation
     def credits(self, create: bool, amount: Any, **kwargs: Any) -> None:
-        CreditEntry.objects.create(
-            account=self, kind=CreditEntry.Kind.GRANT, amount=1000 if amount is None else amount
-        )
+        if amount != 0:
+            told = {"reason": "for a test", "made_by": "a test"}
+            ledger.correct(account=self, amount=Decimal(1000 if amount is None else amount), **told)
+            self.refresh_from_db()
 
 
 class ServerFactory(DjangoModelFactory[Server]):

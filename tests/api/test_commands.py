@@ -19,7 +19,7 @@ from django.core.management import CommandError, call_command, get_commands, loa
 from django.utils import timezone
 
 from accounts.models import Account, ApiToken, CreditEntry
-from accounts.services import balance_of, digest_of
+from accounts.services import digest_of
 from inventory.models import IpAddress, IpPool
 from inventory.services import claim
 from plans.models import Location, OperatingSystem, OsVersion, Plan
@@ -30,6 +30,13 @@ PROJECT = Path(__file__).parents[2]
 OUR_APPS = {app.name for app in apps.get_app_configs() if Path(app.path).parent == PROJECT}
 OURS = sorted(name for name, app in get_commands().items() if app in OUR_APPS)
 WITHOUT_ARGUMENTS = {"load_catalogue", "check_hypervisor"}
+
+# Nothing of this may become credits.
+NO_TOP_UPS = [
+    *("0", "0.00", "-0", "-5", "-0.0001", "0.00001", "12345678901", "99999999999999999999", "1e3", "1E-2"),
+    *("ten", "", " ", " 5", "5 ", "+5", "1_000", "1,000", "1,5", ".5", "5.", "0x10", "٣", "½", "NaN", "-NaN"),
+    *("Infinity", "10 EUR", "EUR 10", "€10", "$10", "10$", "£5", "5 credits", "BTC", "5;", "5\n", "1e400"),
+]
 
 pytestmark = pytest.mark.django_db
 
@@ -58,7 +65,7 @@ def test_each_command_teaches_its_use(name: str) -> None:
 
 
 def test_our_commands_are_found() -> None:
-    assert {"add_credit", "add_ip_pool", "create_token", "import_image", "load_catalogue"} <= set(OURS)
+    assert {"top_up", "add_ip_pool", "create_token", "import_image", "load_catalogue"} <= set(OURS)
 
 
 @pytest.mark.parametrize(
@@ -87,7 +94,7 @@ def test_a_token_is_printed_and_nothing_else(settings: Any) -> None:
     assert token.digest == digest_of(secret)
     assert (token.name, token.permissions) == ("laptop", ["*:*"])
     assert token.account.email == "alice@example.com"
-    assert balance_of(token.account) == Decimal("25.50")
+    assert Account.objects.get().balance == Decimal("25.50")
     assert CreditEntry.objects.get().kind == "signup"
 
 
@@ -97,7 +104,7 @@ def test_an_account_gets_its_first_credits_once_however_it_is_written(settings: 
     secrets = {create_token(), create_token(account="Alice@Example.COM")}
 
     assert len(secrets) == 2
-    assert balance_of(Account.objects.get()) == 10
+    assert Account.objects.get().balance == 10
 
 
 def test_without_credits_to_begin_with_the_ledger_stays_empty(settings: Any) -> None:
@@ -153,41 +160,51 @@ def test_a_permission_that_would_permit_nothing_is_refused(word: str) -> None:
     assert not Account.objects.exists()
 
 
-# add_credit.
+# top_up.
 
 
-def test_credits_are_a_line_in_the_ledger() -> None:
+def test_a_top_up_is_a_line_in_the_ledger() -> None:
     account = AccountFactory.create(email="alice@example.com", credits=10)
 
-    told = run("add_credit", "--account", "ALICE@example.com", "--amount", "2.50", "--note", "invoice 17")
-    taken = run("add_credit", "--account", "alice@example.com", "--amount=-0.25")
+    told = run("top_up", "--account", "ALICE@example.com", "--amount", "2.50", "--reason", "invoice 17")
 
-    assert (told, taken) == ("alice@example.com: 12.50 credits", "alice@example.com: 12.25 credits")
-    line = account.credit_entries.get(note="invoice 17")
-    assert (line.kind, line.amount) == ("grant", Decimal("2.50"))
+    assert told == "alice@example.com: 12.50 credits"
+    line = account.credit_entries.get(reason="invoice 17")
+    assert (line.kind, line.amount, line.made_by) == ("top_up", Decimal("2.50"), "operator")
 
 
 @pytest.mark.parametrize(
     ("field", "words"),
     [
-        ("amount", ["--amount", "ten"]),
-        ("amount", ["--amount", "NaN"]),
-        ("amount", ["--amount", "Infinity"]),
-        ("amount", ["--amount", "1e400"]),
-        ("amount", ["--amount", "12345678901"]),
-        ("amount", ["--amount", "0.00001"]),
-        ("note", ["--amount", "1", "--note", "a" * 256]),
+        *[("amount", [f"--amount={amount}"]) for amount in NO_TOP_UPS],
+        ("reason", ["--amount=1", "--reason", " "]),
+        ("reason", ["--amount=1", "--reason", "a" * 256]),
+        ("reference", ["--amount=1", "--reference", "a" * 101]),
+        ("made_by", ["--amount=1", "--by", "a" * 101]),
     ],
 )
-def test_what_is_no_amount_is_refused(field: str, words: list[str]) -> None:
+def test_what_is_no_top_up_is_refused_and_nothing_written(field: str, words: list[str]) -> None:
     account = AccountFactory.create(credits=10)
+    words = [*words, *([] if "--reason" in words else ["--reason", "invoice 17"])]
 
-    assert refused("add_credit", "--account", account.email, *words).startswith(f"{field}: ")
-    assert balance_of(account) == 10
+    assert refused("top_up", "--account", account.email, *words).startswith(f"{field}: ")
+    account.refresh_from_db()
+    assert (account.balance, CreditEntry.objects.count()) == (10, 1)
+
+
+def test_the_same_payment_is_not_added_twice() -> None:
+    account = AccountFactory.create(credits=0)
+    words = ["--account", account.email, "--amount", "5", "--reason", "paid", "--reference", "payment 9"]
+    run("top_up", *words)
+
+    assert "payment 9 already" in refused("top_up", *words)
+    account.refresh_from_db()
+    assert account.balance == 5
 
 
 def test_nobody_gets_no_credits() -> None:
-    assert "nobody@example.com" in refused("add_credit", "--account", "nobody@example.com", "--amount", "1")
+    words = ["--account", "nobody@example.com", "--amount", "1", "--reason", "none"]
+    assert "nobody@example.com" in refused("top_up", *words)
 
 
 # load_catalogue.
