@@ -20,6 +20,7 @@ from accounts.models import Account, CreditEntry
 from vpsorg.errors import Refusal
 
 AMOUNT = re.compile(r"-?[0-9]{1,10}(\.[0-9]{1,4})?", re.ASCII)
+LONGEST = {"reason": 255, "reference": 100, "made_by": 100}
 Kind = CreditEntry.Kind
 
 
@@ -107,9 +108,8 @@ def _write(kind: CreditEntry.Kind, account: Account, amount: Decimal, **told: st
     if not told["reason"].strip():
         raise Refusal("Say why, for the history.", code="reason_missing", field="reason")
     for field, text in told.items():
-        longest = CreditEntry._meta.get_field(field).max_length
-        if longest is not None and len(text) > longest:
-            raise Refusal(f"Should have at most {longest} characters.", code="too_long", field=field)
+        if len(text) > LONGEST[field]:
+            raise Refusal(f"Should have at most {LONGEST[field]} characters.", code="too_long", field=field)
     locked(account)
     try:
         with transaction.atomic():

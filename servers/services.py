@@ -6,14 +6,11 @@ says who asked, for the history.
 
 from collections.abc import Sequence
 from datetime import datetime
-from decimal import Decimal
 from functools import partial
 from typing import Any
 
 from celery import current_app
-from django.conf import settings
 from django.db import transaction
-from django.db.models import Sum
 from django.utils import timezone
 
 from accounts import ledger
@@ -22,10 +19,13 @@ from accounts.services import record_use
 from inventory.services import claim, release, resize
 from plans.models import Location, OsVersion, Plan
 from servers import lifecycle
+from servers.credits import require_runway
 from servers.models import Operation, ResourceUsage, Server
+from servers.prices import price_of, price_of_plan
+from servers.rates import record_rate
 from servers.selectors import servers_of
-from servers.states import PUBLIC_STATUSES, OperationKind, PowerState, ServerStatus, SuspensionReason
-from vpsorg.errors import InsufficientCredits, NotFound, Refusal
+from servers.states import OperationKind, PowerState, ServerStatus, SuspensionReason
+from vpsorg.errors import NotFound, Refusal
 
 
 @transaction.atomic
@@ -47,7 +47,8 @@ def create_server(
     Refuses with InsufficientCredits or NoCapacity.
     """
     account = ledger.locked(account)
-    _require_runway(account, plan)
+    price = price_of_plan(plan, backups=backups_enabled)
+    require_runway(account, more=price.hourly)
     now = timezone.now()
     server = Server.objects.create(
         account=account,
@@ -59,6 +60,7 @@ def create_server(
         placement=claim(location, **_size_of(plan)),
         authorized_keys=[key.public_key for key in ssh_keys],
         backups_enabled=backups_enabled,
+        **price._asdict(),
         status=ServerStatus.PROVISIONING,
         created_at=now,
         updated_at=now,
@@ -105,7 +107,9 @@ def resize_server(*, server: Server, plan: Plan, requested_by: str) -> Operation
             "A disk cannot shrink: choose a plan with as much storage.", code="disk_shrinks", field="plan"
         )
     operation = _order(server, OperationKind.RESIZE, requested_by, plan=plan)
-    _require_runway(account, plan, instead_of=server)
+    dearer = price_of_plan(plan, backups=server.backups_enabled).hourly - server.price.hourly
+    if dearer > 0:
+        require_runway(account, more=dearer)
     resize(operation.server.claim, **_size_of(plan))
     return operation
 
@@ -145,13 +149,26 @@ def update_server(
     hostname: str | None = None,
     backups_enabled: bool | None = None,
 ) -> Server:
-    """Change what is given.  A new hostname reaches the guest at its next boot."""
+    """Change what is given.  A new hostname reaches the guest at its next boot.
+
+    Refuses with InsufficientCredits when backups are enabled that cannot be paid.
+    """
+    account = ledger.locked(server.account)
+    now_there = servers_of(account).select_for_update().filter(pk=server.pk).first()
+    if now_there is None:
+        raise NotFound("There is no such server in this account.")
     given = {"name": name, "hostname": hostname, "backups_enabled": backups_enabled}
     changes: dict[str, Any] = {field: value for field, value in given.items() if value is not None}
+    if backups_enabled not in {None, now_there.backups_enabled}:
+        old = now_there.price
+        price = price_of(old.price_hourly, old.price_monthly, backups=bool(backups_enabled))
+        if price.hourly > old.hourly:
+            require_runway(account, more=price.hourly - old.hourly)
+        changes |= price._asdict()
     if changes:
         changes["updated_at"] = timezone.now()
-        if not servers_of(server.account).filter(pk=server.pk).update(**changes):
-            raise NotFound("There is no such server in this account.")
+        Server.objects.filter(pk=server.pk).update(**changes)
+        record_rate(server.pk)
         for field, value in changes.items():
             setattr(server, field, value)
     if "name" in changes and server.placement_id is not None:
@@ -201,18 +218,6 @@ def wake(operation_id: int, *, delay_s: float = 0) -> None:
 
 def _size_of(plan: Plan) -> dict[str, int]:
     return {"vcpus": plan.vcpus, "memory_mib": plan.memory_mib, "disk_gib": plan.disk_gib}
-
-
-def _require_runway(account: Account, plan: Plan, instead_of: Server | None = None) -> None:
-    hours = settings.VPS_MIN_RUNWAY_HOURS
-    others = servers_of(account).exclude(pk__in=[instead_of.pk] if instead_of else [])
-    running = others.filter(status__in=set(PUBLIC_STATUSES) - {ServerStatus.ERROR})
-    hourly = plan.price_hourly + (running.aggregate(sum=Sum("plan__price_hourly"))["sum"] or Decimal(0))
-    needed, balance = hourly * hours, account.balance
-    if balance < needed:
-        raise InsufficientCredits(
-            f"This needs {needed:.2f} credits, {hours} hours of all your servers; you have {balance:.2f}."
-        )
 
 
 @transaction.atomic

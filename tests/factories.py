@@ -107,6 +107,8 @@ class ServerFactory(DjangoModelFactory[Server]):
     location = factory.SubFactory(LocationFactory)
     status = ServerStatus.ACTIVE
     power_state = PowerState.RUNNING
+    price_hourly = factory.SelfAttribute("plan.price_hourly")
+    price_monthly = factory.SelfAttribute("plan.price_monthly")
     usage = factory.RelatedFactory("tests.factories.UsageFactory", "server")
 
 

@@ -185,6 +185,9 @@ WRONG = {
     "REDIS_URL": ["", "amqp://host"],
     "VPS_IMAGE_DIR": [],  # any folder will do
     "VPS_MIN_RUNWAY_HOURS": ["a day"],
+    "VPS_BACKUP_PRICE_RATIO": ["20 %", "-0.1"],
+    "VPS_GRACE_HOURS": ["-1", "3 days"],
+    "VPS_TERMINATE_AFTER_DAYS": ["-1"],
     "VPS_SIGNUP_CREDITS": ["-1"],
     "VPS_BOOT_TIMEOUT": ["0"],
     "VPS_SHUTDOWN_TIMEOUT": ["0"],
