@@ -20,7 +20,7 @@ from accounts.admin import AccountAdmin
 from accounts.models import Account, ApiToken, CreditEntry, IdempotentAnswer, SshKey
 from accounts.services import issue_token
 from inventory.models import IpAddress, IpPool, Placement
-from servers.models import Operation, Server
+from servers.models import Meter, Operation, Rate, Server
 from servers.states import OperationStatus, ServerStatus
 from tests.api.conftest import Broker
 from tests.conftest import HANDLER, Customer
@@ -62,6 +62,8 @@ def make_rows(numbers: Iterable[int]) -> None:
             placement=placement,
         )
         OperationFactory.create(server=server)
+        meter = Meter.objects.create(server=server, began_at=timezone.now(), next_at=timezone.now())
+        Rate.objects.create(server=server, since=meter.began_at)
         User.objects.create(username=f"user{n}")
         Group.objects.create(name=f"group {n}")
 
@@ -191,6 +193,23 @@ def test_rows_of_servers_cannot_be_deleted_past_the_services(admin_client: Clien
 
     assert Server.objects.get().status == ServerStatus.ACTIVE
     assert b"delete_selected" not in admin_client.get(SERVERS).content
+
+
+def test_staff_find_what_billing_suspended_for_long(admin_client: Client) -> None:
+    days = {"long ago": 15, "lately": 13}
+    for name, ago in days.items():
+        since = timezone.now() - timedelta(days=ago)
+        ServerFactory.create(name=name, status="suspended", suspended_for="billing", suspended_at=since)
+    ServerFactory.create(
+        name="abuser",
+        status="suspended",
+        suspended_for="abuse",
+        suspended_at=timezone.now() - timedelta(days=90),
+    )
+
+    found = admin_client.get(SERVERS, {"suspension": "long"}).context["cl"].result_list
+
+    assert [server.name for server in found] == ["long ago"]
 
 
 def test_nobody_edits_a_server_by_hand(admin_client: Client) -> None:

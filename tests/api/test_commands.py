@@ -24,12 +24,19 @@ from inventory.models import IpAddress, IpPool
 from inventory.services import claim
 from plans.models import Location, OperatingSystem, OsVersion, Plan
 from plans.selectors import versions_on_offer
-from tests.factories import AccountFactory, HypervisorFactory, LocationFactory, OsVersionFactory
+from servers.models import Meter, Rate
+from tests.factories import (
+    AccountFactory,
+    HypervisorFactory,
+    LocationFactory,
+    OsVersionFactory,
+    ServerFactory,
+)
 
 PROJECT = Path(__file__).parents[2]
 OUR_APPS = {app.name for app in apps.get_app_configs() if Path(app.path).parent == PROJECT}
 OURS = sorted(name for name, app in get_commands().items() if app in OUR_APPS)
-WITHOUT_ARGUMENTS = {"load_catalogue", "check_hypervisor"}
+WITHOUT_ARGUMENTS = {"load_catalogue", "check_hypervisor", "meter", "audit_ledger"}
 
 # Nothing of this may become credits.
 NO_TOP_UPS = [
@@ -68,9 +75,7 @@ def test_our_commands_are_found() -> None:
     assert {"top_up", "add_ip_pool", "create_token", "import_image", "load_catalogue"} <= set(OURS)
 
 
-@pytest.mark.parametrize(
-    "name", [name for name in OURS if name not in {"load_catalogue", "check_hypervisor"}]
-)
+@pytest.mark.parametrize("name", [name for name in OURS if name not in WITHOUT_ARGUMENTS])
 def test_a_command_without_its_arguments_names_them(name: str) -> None:
     assert "required" in refused(name)
 
@@ -205,6 +210,40 @@ def test_the_same_payment_is_not_added_twice() -> None:
 def test_nobody_gets_no_credits() -> None:
     words = ["--account", "nobody@example.com", "--amount", "1", "--reason", "none"]
     assert "nobody@example.com" in refused("top_up", *words)
+
+
+# meter, audit_ledger.
+
+
+def test_the_meter_charges_suspends_and_lists_what_is_suspended_for_long() -> None:
+    account = AccountFactory.create(email="poor@example.com", credits=-1)
+    long = {"suspended_for": "billing", "suspended_at": timezone.now() - timedelta(days=15)}
+    ServerFactory.create(account=account, name="forgotten", status="suspended", **long)
+    server = ServerFactory.create()
+    began = timezone.now()
+    Meter.objects.create(server=server, began_at=began, next_at=began)
+    Rate.objects.create(server=server, since=began, **server.price._asdict())
+
+    charged, listed = run("meter").splitlines()
+
+    assert charged == "1 accounts charged"
+    assert "forgotten" in listed
+    assert "poor@example.com, -1.00 credits" in listed
+    assert CreditEntry.objects.get(kind="usage").server_id == server.pk
+    assert run("meter").splitlines()[0] == "0 accounts charged"
+
+
+def test_an_audit_that_finds_nothing_says_so_and_one_that_finds_something_fails() -> None:
+    assert run("audit_ledger") == "Everything adds up."
+
+    began = timezone.now() - timedelta(days=1)
+    Meter.objects.create(server=ServerFactory.create(), began_at=began, next_at=began)
+    Rate.objects.create(server=Meter.objects.get().server, since=began, price_hourly=Decimal(1))
+    out = StringIO()
+    with pytest.raises(CommandError) as error:
+        call_command("audit_ledger", stdout=out)
+    assert error.value.returncode == 1
+    assert out.getvalue().startswith(f"metering_late server {Meter.objects.get().server_id}: ")
 
 
 # load_catalogue.
