@@ -6,8 +6,7 @@ from decimal import Decimal
 from typing import Any, NamedTuple
 
 from django.db import transaction
-from django.db.models import CharField, Exists, F, OuterRef, QuerySet, Subquery, Sum, Value
-from django.db.models.functions import Cast, Concat
+from django.db.models import Exists, F, OuterRef, Sum
 
 from accounts.models import Account, CreditEntry
 from servers.metering import costs
@@ -16,7 +15,8 @@ from servers.rates import HOUR
 from vpsorg import clock
 
 LATE = timedelta(hours=2)
-CHARGES = [CreditEntry.Kind.USAGE, CreditEntry.Kind.BACKUPS]
+CHARGES = CreditEntry.objects.filter(kind__in=[CreditEntry.Kind.USAGE, CreditEntry.Kind.BACKUPS])
+PutRight = dict[tuple[int, str], Decimal]
 
 
 class Finding(NamedTuple):
@@ -35,9 +35,10 @@ def findings() -> Iterator[Finding]:
     ``charge_of_stranger``, ``metering_late``.
     """
     yield from _balances()
+    put_right = _put_right()
     for meter_id in Meter.objects.order_by("server_id").values_list("pk", flat=True):
-        yield from _charges(meter_id)
-    yield from _strangers()
+        yield from _charges(meter_id, put_right)
+    yield from _strangers(put_right)
     yield from _late(clock.now())
 
 
@@ -50,7 +51,7 @@ def _balances() -> Iterator[Finding]:
 
 
 @transaction.atomic
-def _charges(meter_id: int) -> list[Finding]:
+def _charges(meter_id: int, put_right: PutRight) -> list[Finding]:
     """What of one server's lines is not what its rates say.  The meter waits meanwhile."""
     one = Meter.objects.select_for_update().get(pk=meter_id)
     rates = list(Rate.objects.filter(server_id=one.server_id).order_by("since"))
@@ -58,42 +59,42 @@ def _charges(meter_id: int) -> list[Finding]:
     due: dict[Any, Decimal] = {
         (cost.hour, cost.kind.value): cost.amount for cost in costs(one.began_at, rates, one.began_at, until)
     }
-    lines = {(line.hour, line.kind): line for line in _lines().filter(server_id=one.server_id)}
+    lines = {(line.hour, line.kind): line for line in CHARGES.filter(server_id=one.server_id)}
     found = []
     for key in sorted({*due, *lines}):
         wanted, line = due.get(key, Decimal(0)), lines.get(key)
-        made = _paid(line) if line else Decimal(0)
-        if wanted != made:
+        paid = _paid(line, put_right) if line else Decimal(0)
+        if wanted != paid:
             code = "charge_missing" if not line else "charge_differs" if wanted else "charge_unfounded"
-            what = f"{key[1]} of {key[0]:%Y-%m-%d %H:%M:%S} is {made}, should be {wanted}"
+            what = f"{key[1]} of {key[0]:%Y-%m-%d %H:%M:%S} is {paid}, should be {wanted}"
             number = f" (line {line.pk})" if line else ""
             found.append(Finding(code, f"server {one.server_id}", what + number))
     return found
 
 
-def _strangers() -> Iterator[Finding]:
+def _strangers(put_right: PutRight) -> Iterator[Finding]:
     """Charges for what has no meter, or for somebody else's server."""
     theirs = Server.objects.filter(pk=OuterRef("server_id"), account=OuterRef("account"), meter__isnull=False)
-    for line in _lines().exclude(Exists(theirs)).select_related("account").order_by("pk"):
-        if _paid(line):
-            what = f"pays {_paid(line)} for server {line.server_id} (line {line.pk})"
+    for line in CHARGES.exclude(Exists(theirs)).select_related("account").order_by("pk"):
+        if paid := _paid(line, put_right):
+            what = f"pays {paid} for server {line.server_id} (line {line.pk})"
             yield Finding("charge_of_stranger", f"account {line.account}", what)
 
 
-def _lines() -> QuerySet[Any]:
-    """All charges, each with what was put right by lines whose reference is ``line <its number>``."""
-    later = CreditEntry.objects.filter(
-        account=OuterRef("account"),
-        kind__in=[CreditEntry.Kind.REFUND, CreditEntry.Kind.CORRECTION],
-        reference=Concat(Value("line "), Cast(OuterRef("pk"), CharField())),
-    ).values("reference")
-    put_right = Subquery(later.annotate(sum=Sum("amount")).values("sum"))
-    return CreditEntry.objects.filter(kind__in=CHARGES).annotate(put_right=put_right)
+def _put_right() -> PutRight:
+    """What refunds and corrections whose reference is ``line <its number>`` did for that line."""
+    kinds = [CreditEntry.Kind.REFUND, CreditEntry.Kind.CORRECTION]
+    later = CreditEntry.objects.filter(kind__in=kinds, reference__startswith="line ")
+    return {
+        (account_id, reference): amount
+        for account_id, reference, amount in later.order_by()
+        .values_list("account_id", "reference")
+        .annotate(Sum("amount"))
+    }
 
 
-def _paid(line: Any) -> Decimal:
-    paid: Decimal = -(line.amount + (line.put_right or 0))
-    return paid
+def _paid(line: CreditEntry, put_right: PutRight) -> Decimal:
+    return -(line.amount + put_right.get((line.account_id, f"line {line.pk}"), Decimal(0)))
 
 
 def _late(now: datetime) -> Iterator[Finding]:

@@ -13,7 +13,7 @@ from rest_framework.views import APIView
 from rest_framework.viewsets import GenericViewSet
 
 from accounts.authentication import account_of
-from accounts.models import Account, CreditEntry
+from accounts.models import CreditEntry
 from servers import arrears
 from servers.api.billing_schema import of_balance, of_transactions
 from servers.credits import runs_out_at, spend_per_hour
@@ -95,7 +95,7 @@ def _line(entry: CreditEntry) -> dict[str, Any]:
 def usage_of(server: Server) -> dict[str, Any]:
     """What a server costs, and what it has cost in each month, the newest first."""
     meter = Meter.objects.filter(server=server).first()
-    months = list(_months(server.account, server))
+    months = _months(server)
     return {
         "server_id": server.pk,
         **server.price._asdict(),
@@ -106,14 +106,13 @@ def usage_of(server: Server) -> dict[str, Any]:
     }
 
 
-def _months(account: Account, server: Server) -> Any:
+def _months(server: Server) -> list[dict[str, Any]]:
     kinds = CreditEntry.Kind
-    hours = account.credit_entries.filter(server_id=server.pk, hour__isnull=False)
+    hours = CreditEntry.objects.filter(account=server.account_id, server_id=server.pk, hour__isnull=False)
     sums = hours.values(month=TruncMonth("hour")).annotate(
         hours=Count("pk", filter=Q(kind=kinds.USAGE)),
         usage=-Sum("amount", filter=Q(kind=kinds.USAGE), default=0),
         backups=-Sum("amount", filter=Q(kind=kinds.BACKUPS), default=0),
         total=-Sum("amount"),
     )
-    for month in sums.order_by("-month"):
-        yield {**month, "month": f"{month['month']:%Y-%m}"}
+    return [{**month, "month": f"{month['month']:%Y-%m}"} for month in sums.order_by("-month")]

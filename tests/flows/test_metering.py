@@ -303,14 +303,15 @@ def test_a_meter_that_was_set_back_charges_nothing_again(at: Any, shop: dict[str
 
 
 def test_ticks_on_several_machines_at_once_charge_once(
-    transactional_db: None, at: Any, shop: dict[str, Any]
+    transactional_db: None, at: Any, shop: dict[str, Any], caplog: pytest.LogCaptureFixture
 ) -> None:
-    """Guard: the account's lock in ``_charge_some``, and behind it ``one_charge_per_hour``."""
+    """Guards: the locks of account and meters in ``_charge_some``; behind both, ``one_charge_per_hour``."""
     time = at("2026-03-10 12:00:00")
     servers = [active(shop, backups_enabled=True) for _ in range(3)]
     time.wait(hours=60)
     at_once(6, meter)
     assert [charged(server) for server in servers] == [[A] * 61] * 3
+    assert "could not be charged" not in caplog.text, "each waited for its turn"
     audited()
 
 
@@ -447,6 +448,7 @@ BEGINNINGS = st.sampled_from(
 )
 
 
+@pytest.mark.timeout(600)  # seconds when it passes; to find the shortest history that fails takes minutes
 @hypothesis.given(begin=BEGINNINGS, events=EVENTS)
 @hypothesis.settings(
     max_examples=80,
