@@ -20,6 +20,7 @@ from accounts.models import Account, CreditEntry
 from vpsorg.errors import Refusal
 
 AMOUNT = re.compile(r"-?[0-9]{1,10}(\.[0-9]{1,4})?", re.ASCII)
+SOUND = "at most 10 digits and 4 decimals"
 LONGEST = {"reason": 255, "reference": 100, "made_by": 100}
 Kind = CreditEntry.Kind
 
@@ -44,7 +45,7 @@ def locked(account: Account) -> Account:
 def amount_of(text: str) -> Decimal:
     """An amount as a person writes it: 50, 12.50.  Refuses anything else: currencies, words, 1e3."""
     if not AMOUNT.fullmatch(text):
-        raise _no_amount("at most 10 digits and 4 decimals, and no currency")
+        raise _no_amount(f"{SOUND}, and no currency")
     return Decimal(text)
 
 
@@ -66,7 +67,7 @@ def correct(
     *, account: Account, amount: Decimal, reason: str, made_by: str, reference: str = ""
 ) -> CreditEntry:
     """Put a mistake right, in either direction."""
-    amount_of(f"{amount:f}")
+    _require_sound(amount)
     if not amount:
         raise _no_amount("not 0")
     return _write(Kind.CORRECTION, account, amount, reason=reason, made_by=made_by, reference=reference)
@@ -97,7 +98,7 @@ def charge(account: Account, charges: Iterable[Charge]) -> None:
 
 
 def _give(kind: CreditEntry.Kind, account: Account, amount: Decimal, **told: str) -> CreditEntry:
-    amount_of(f"{amount:f}")
+    _require_sound(amount)
     if amount <= 0:
         raise _no_amount("more than 0")
     return _write(kind, account, amount, **told)
@@ -131,6 +132,11 @@ def _tell_servers(account: Account) -> None:
     # look at all accounts does the same.
     send: Any = partial(current_app.send_task, "servers.settle", [account.pk])
     transaction.on_commit(send, robust=True)
+
+
+def _require_sound(amount: Decimal) -> None:
+    if not amount.is_finite() or abs(amount) >= 10**10 or amount != round(amount, 4):
+        raise _no_amount(SOUND)
 
 
 def _no_amount(what: str) -> Refusal:

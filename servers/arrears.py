@@ -22,7 +22,7 @@ from servers.models import Operation, Server
 from servers.selectors import servers_of
 from servers.states import SETTLED, ServerStatus, SuspensionReason
 from vpsorg import clock
-from vpsorg.errors import NotAllowedNow, OperationInProgress
+from vpsorg.errors import Refusal
 
 log = logging.getLogger(__name__)
 
@@ -81,14 +81,14 @@ def _suspend(*, server: Server, requested_by: str) -> Operation | None:
 
 
 def _each(servers: QuerySet[Server], order: Callable[..., Operation | None]) -> list[Server]:
-    """Order it of each.  One that is busy is left to the next time."""
+    """Order it of each.  One that is busy is left to the next time; one may be gone meanwhile."""
     ordered = []
     for server in servers.order_by("pk"):
         try:
             order(server=server, requested_by=BILLING)
             ordered.append(server)
-        except (OperationInProgress, NotAllowedNow) as busy:
-            log.info("server %s: %s", server.uuid, busy)
+        except Refusal as refusal:
+            log.info("server %s: %s", server.uuid, refusal)
     return ordered
 
 

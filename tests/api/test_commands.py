@@ -88,7 +88,7 @@ def create_token(*words: str, account: str = "alice@example.com", name: str = "l
 
 
 def test_a_token_is_printed_and_nothing_else(settings: Any) -> None:
-    settings.VPS_SIGNUP_CREDITS = Decimal("25.50")
+    settings.VPS_SIGNUP_CREDITS = Decimal("25.500000")
 
     secret = create_token()
 

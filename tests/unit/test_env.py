@@ -47,7 +47,7 @@ NONSENSE: list[tuple[Callable[[str], Any], list[str]]] = [
     (lambda name: env.env_bool(name, False), ["maybe", "2", "tru"]),
     (lambda name: env.env_int(name, 5), ["-1", "1.5", "five", "1e3", "0x10", "²", "1 2", "9" * 5_000]),
     (lambda name: env.env_int(name, 5, minimum=1), ["0"]),
-    (lambda name: env.env_decimal(name, "5"), ["-1", "NaN", "Infinity", "free", "1,5", "1e400"]),
+    (lambda name: env.env_decimal(name, "5"), ["-1", "NaN", "Infinity", "free", "1,5", "1e400", "0.00001"]),
     (env.env_hosts, ["", ",", "https://api.example.com", "api.example.com/"]),
     (env.env_origins, ["api.example.com", "https://a.example.com,b.example.com"]),
     (lambda name: env.env_choice(name, ["DEBUG", "INFO"], "INFO"), ["LOUD", "info"]),
