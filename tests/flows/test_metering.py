@@ -9,7 +9,8 @@ from typing import Any
 
 import hypothesis
 import pytest
-from django.db import IntegrityError, transaction
+from django.db import IntegrityError, connection, transaction
+from django.db.migrations.executor import MigrationExecutor
 from hypothesis import strategies as st
 
 from accounts.models import Account, CreditEntry
@@ -376,6 +377,31 @@ def test_no_rate_is_made_for_what_is_over(at: Any, shop: dict[str, Any], minutes
     with pytest.raises(IntegrityError, match="younger"), transaction.atomic():
         Rate.objects.create(server=server, since=began + timedelta(minutes=minutes))
     Rate.objects.create(server=server, since=began + timedelta(minutes=121))
+
+
+def test_servers_from_before_are_charged_from_now_on_at_the_price_of_now(transactional_db: None) -> None:
+    account, plan, system = AccountFactory.create(), PlanFactory.create(), OsVersionFactory.create()
+    executor = MigrationExecutor(connection)
+    old = executor.migrate([("servers", "0002_suspensions")]).apps
+    try:
+        made = [
+            old.get_model("servers", "Server").objects.create(
+                account_id=account.pk, plan_id=plan.pk, os_version_id=system.pk, name=name, hostname=name,
+                location_id=LocationFactory.create().pk, status=status, backups_enabled=backups,
+            )
+            for name, status, backups in (
+                ("runs", "active", True), ("stands", "stopped", False), ("failed", "error", False),
+            )
+        ]  # fmt: skip
+    finally:
+        executor = MigrationExecutor(connection)
+        executor.migrate(executor.loader.graph.leaf_nodes())
+    meter()
+    runs, stands, failed = (Server.objects.get(pk=server.pk) for server in made)
+    assert (charged(runs), charged(runs, "backups")) == ([A], [Decimal("0.0028")])
+    assert (charged(stands), charged(stands, "backups"), charged(failed)) == ([A], [], [])
+    assert runs.price == failed.price._replace(backups_hourly=Decimal("0.0028"), backups_monthly=Decimal(2))
+    audited()
 
 
 # Random histories, and a second way to count what they cost.
