@@ -20,6 +20,10 @@ test: setup ## all tests, on real Postgres, Redis, libvirt and guests (ARGS for 
 	@[ "$$(id -u)" = 0 ] || sudo true # the private libvirt needs it
 	@$(BIN)/python -m pytest $(ARGS)
 
+chaos: setup ## workers that die at random moments, CHAOS_TRIALS times (500), by CHAOS_SEED
+	@[ "$$(id -u)" = 0 ] || sudo true
+	@CHAOS_TRIALS=$${CHAOS_TRIALS:-500} $(BIN)/python -m pytest tests/chaos $(ARGS)
+
 # Django wants settings to load; nothing here connects anywhere.
 check: export VPS_SECRET_KEY = a secret for checks that read no data
 check: export VPS_ALLOWED_HOSTS = localhost
@@ -56,4 +60,4 @@ bench-api: ## what reading costs, beside a view written by hand (about five minu
 	@deploy/setup bench/packages.txt
 	@$(BIN)/python -m bench
 
-.PHONY: bench-api help setup run shell test check schema lock clean
+.PHONY: bench-api chaos help setup run shell test check schema lock clean

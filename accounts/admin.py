@@ -8,8 +8,17 @@ from django.db.models import QuerySet
 from django.http import HttpRequest
 
 from accounts import ledger
-from accounts.models import Account, ApiToken, CreditEntry, IdempotentAnswer, SshKey
+from accounts.models import (
+    Account,
+    ApiToken,
+    CreditEntry,
+    IdempotentAnswer,
+    SshKey,
+    Webhook,
+    WebhookDelivery,
+)
 from accounts.services import revoke_token
+from accounts.webhooks.services import send_again
 from vpsorg.admin_site import ReadOnlyAdmin
 
 
@@ -110,3 +119,42 @@ class CreditEntryAdmin(ReadOnlyAdmin[CreditEntry]):
             made_by=f"staff {request.user}",
         )
         obj.pk = line.pk
+
+
+@admin.register(Webhook)
+class WebhookAdmin(ReadOnlyAdmin[Webhook]):
+    list_display = ["id", "url", "account", "events", "is_active", "disabled_at", "created_at"]
+    list_filter = ["is_active", "disabled_at", "created_at"]
+    list_select_related = ["account"]
+    search_fields = ["url", "uuid", "account__email"]
+    exclude = ["sealed_secret"]
+
+
+@admin.register(WebhookDelivery)
+class WebhookDeliveryAdmin(ReadOnlyAdmin[WebhookDelivery]):
+    list_display = [
+        "id",
+        "event",
+        "webhook",
+        "status",
+        "attempts",
+        "response_status",
+        "error",
+        "duration_ms",
+        "created_at",
+        "due_at",
+        "delivered_at",
+    ]
+    list_filter = ["status", "event", "error", "created_at"]
+    list_select_related = ["webhook"]
+    search_fields = ["webhook__url", "webhook__account__email", "event_id"]
+    actions = ["send_again"]
+
+    def has_send_permission(self, request: HttpRequest) -> bool:
+        return request.user.has_perm("accounts.change_webhookdelivery")
+
+    @admin.action(description="Send again what is over", permissions=["send"])
+    def send_again(self, request: HttpRequest, queryset: QuerySet[WebhookDelivery]) -> None:
+        for delivery in queryset:
+            send_again(delivery=delivery)
+        self.message_user(request, "What had been taken or given up is sent again.")

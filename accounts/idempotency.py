@@ -2,6 +2,7 @@
 
 The first answer is kept in the transaction of the work itself: either both are
 there or neither.  A refusal is not kept, so the same request may succeed later.
+Nor is a secret: the same answer given again has null in its place.
 """
 
 import hashlib
@@ -24,6 +25,7 @@ from vpsorg.errors import IdempotencyKeyInUse, IdempotencyKeyReused
 KEPT_FOR = timedelta(hours=24)
 MAX_KEY_LENGTH = 255
 KEPT_HEADERS = ("Location", "Retry-After")
+SHOWN_ONCE = {"secret"}
 
 
 class IdempotentPosts(APIView):
@@ -60,12 +62,16 @@ def once(key: str, handler: Callable[..., Response], request: Request, *args: An
             defaults={
                 "request": asked,
                 "status": response.status_code,
-                "body": orjson.dumps(response.data).decode(),
+                "body": orjson.dumps(_without_secrets(response.data)).decode(),
                 "headers": {name: response[name] for name in KEPT_HEADERS if name in response},
                 "created_at": timezone.now(),
             },
         )
     return response
+
+
+def _without_secrets(answer: dict[str, Any]) -> dict[str, Any]:
+    return {field: None if field in SHOWN_ONCE else value for field, value in answer.items()}
 
 
 def _repeat(kept: IdempotentAnswer, asked: str) -> Response:

@@ -10,8 +10,6 @@ from collections.abc import Iterable
 from dataclasses import dataclass
 from datetime import datetime
 from decimal import Decimal
-from functools import partial
-from typing import Any
 
 from celery import current_app
 from django.db import IntegrityError, transaction
@@ -130,7 +128,9 @@ def _write(kind: CreditEntry.Kind, account: Account, amount: Decimal, **told: st
 def _tell_servers(account: Account) -> None:
     # Named, not imported: accounts know no servers.  If the message is lost, the next
     # look at all accounts does the same.
-    send: Any = partial(current_app.send_task, "servers.settle", [account.pk])
+    def send() -> None:  # no partial: Django wants the name of what failed
+        current_app.send_task("servers.settle", [account.pk])
+
     transaction.on_commit(send, robust=True)
 
 

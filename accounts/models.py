@@ -154,3 +154,70 @@ class IdempotentAnswer(models.Model):
 
     def __str__(self) -> str:
         return f"{self.status} to {self.key}"
+
+
+class Webhook(models.Model):
+    """An address of a customer's that is told of events.  Its secret is kept sealed and shown once."""
+
+    uuid = models.UUIDField(default=uuid4, unique=True, editable=False)
+    account = models.ForeignKey(Account, models.CASCADE, related_name="webhooks")
+    url = models.CharField(max_length=2048)
+    events = models.JSONField(default=list, help_text='Names of events, or "*" for all.')
+    sealed_secret = models.TextField(editable=False)
+    is_active = models.BooleanField(default=True)
+    disabled_at = models.DateTimeField(
+        null=True, editable=False, help_text="Switched off by us: for days it took nothing."
+    )
+    created_at = models.DateTimeField(default=timezone.now, editable=False)
+
+    class Meta:
+        ordering = ["-id"]
+
+    def __str__(self) -> str:
+        return self.url
+
+
+class WebhookDelivery(models.Model):
+    """One message to one webhook: written with what it tells of, then sent until it is taken or given up."""
+
+    class Status(models.TextChoices):
+        PENDING = "pending"
+        DELIVERED = "delivered"
+        FAILED = "failed"
+
+    webhook = models.ForeignKey(Webhook, models.CASCADE, related_name="deliveries")
+    event_id = models.UUIDField(help_text="The same at every attempt, and for every webhook that is told.")
+    event = models.CharField(max_length=50)
+    body = models.TextField(help_text="What is sent, to the byte: it is signed.")
+    status = models.CharField(max_length=16, choices=Status.choices, default=Status.PENDING)
+    attempts = models.PositiveSmallIntegerField(default=0)
+    due_at = models.DateTimeField(default=timezone.now, help_text="Not before.")
+    lease_until = models.DateTimeField(null=True, help_text="A worker is at it until then.")
+    created_at = models.DateTimeField(default=timezone.now, db_index=True)
+    delivered_at = models.DateTimeField(null=True)
+    response_status = models.PositiveSmallIntegerField(null=True, help_text="Of the last attempt.")
+    error = models.CharField(max_length=50, blank=True, help_text="Of the last attempt.")
+    duration_ms = models.PositiveIntegerField(null=True, help_text="Of the last attempt.")
+
+    class Meta:
+        ordering = ["-id"]
+        verbose_name_plural = "webhook deliveries"
+        constraints = [
+            models.UniqueConstraint(fields=["webhook", "event_id"], name="one_delivery_per_event_and_webhook")
+        ]
+        indexes = [
+            models.Index(fields=["webhook", "-id"], name="deliveries_of_webhook"),
+            models.Index(
+                fields=["webhook", "due_at"],
+                condition=models.Q(status="pending"),
+                name="pending_deliveries",
+            ),
+            models.Index(
+                fields=["webhook"],
+                condition=models.Q(lease_until__isnull=False),
+                name="deliveries_under_way",
+            ),
+        ]
+
+    def __str__(self) -> str:
+        return f"{self.event} #{self.pk}"

@@ -20,6 +20,8 @@ class HypervisorAdmin(admin.ModelAdmin[Hypervisor]):
         "memory_mib_used",
         "disk_gib_used",
         "is_reachable",
+        "silences",
+        "ask_again_at",
         "last_seen_at",
         "last_error",
     ]

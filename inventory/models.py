@@ -4,6 +4,7 @@ from ipaddress import ip_network
 from typing import Any
 
 from django.core.exceptions import ValidationError
+from django.core.validators import MinValueValidator
 from django.db import models
 from django.db.models import F, Q
 from django.utils import timezone
@@ -39,7 +40,17 @@ class Hypervisor(models.Model):
     memory_mib_used = models.PositiveIntegerField(default=0, editable=False)
     disk_gib_used = models.PositiveIntegerField(default=0, editable=False)
 
+    max_operations = models.PositiveSmallIntegerField(
+        default=8, validators=[MinValueValidator(1)], help_text="How many may be under way on it at once."
+    )
+
     is_reachable = models.BooleanField(default=True, editable=False)
+    silences = models.PositiveIntegerField(
+        default=0, editable=False, help_text="How often in a row it did not answer; see contact.py."
+    )
+    ask_again_at = models.DateTimeField(
+        null=True, blank=True, editable=False, help_text="Set: it is silent, and left alone until then."
+    )
     last_seen_at = models.DateTimeField(null=True, blank=True, editable=False)
     last_error = models.TextField(blank=True, editable=False)
 

@@ -66,12 +66,6 @@ def release(placement: Placement) -> None:
     placement.delete()
 
 
-def record_contact(hypervisor: Hypervisor, *, error: str = "", reachable: bool = True) -> None:
-    """Write down how the last talk with a host went.  New servers go to reachable hosts only."""
-    seen = {} if error else {"last_seen_at": timezone.now()}
-    Hypervisor.objects.filter(pk=hypervisor.pk).update(is_reachable=reachable, last_error=error, **seen)
-
-
 def _claim_host(location: Location, *, vcpus: int, memory_mib: int, disk_gib: int) -> Placement:
     fitting = Hypervisor.objects.filter(
         location=location,

@@ -5,6 +5,7 @@ import random
 import traceback
 from collections.abc import Sequence
 
+from django.db import InterfaceError, OperationalError, connection
 from django.utils import timezone
 
 from provisioning.hypervisors.base import HypervisorError, MachineNotFound
@@ -12,6 +13,8 @@ from provisioning.lease import kept_lease
 from provisioning.workflows import UNDO_STEPS, WORKFLOWS, AskAgain, GaveUp, Job, Step
 from servers import lifecycle, services
 from servers.lifecycle import Failure
+from servers.models import Operation
+from servers.selectors import given_up_servers
 from servers.states import RULES, OperationKind, PowerState
 
 log = logging.getLogger(__name__)
@@ -21,7 +24,11 @@ LONGEST_DELAY_S = 120.0
 
 def carry_out(operation_id: int) -> None:
     """Do what an operation asks for, as far as it goes now.  Safe to call twice, late, or for nothing."""
-    operation = lifecycle.begin(operation_id)
+    try:
+        operation = lifecycle.begin(operation_id)
+    except lifecycle.HostFull:
+        services.wake(Operation.objects.get(pk=operation_id), delay_s=random.uniform(0.5, 1.5))  # noqa: S311
+        return
     if operation is None:
         return
     job = Job(operation)
@@ -30,7 +37,22 @@ def carry_out(operation_id: int) -> None:
             _work(job)
     except lifecycle.LeaseLost as lost:
         log.info("%s", lost)
-        lifecycle.let_go(operation)
+        _clean_up_after_myself(job)
+        services.let_go(operation=operation)
+    except (OperationalError, InterfaceError) as error:
+        # Postgres is away: nothing can be said of the operation, so nothing is.  Its lease ends.
+        log.warning("%s of server %s is left as it is: %s", operation, job.server.uuid, error)
+        connection.close()
+
+
+def _clean_up_after_myself(job: Job) -> None:
+    """Remove what this worker made after another one had carried out the server's end."""
+    if not given_up_servers().filter(pk=job.server.pk).exists():
+        return
+    try:
+        job.host.delete(job.server.uuid)
+    except HypervisorError:
+        log.exception("what is left of server %s is for reconcile or verify to find", job.server.uuid)
 
 
 def _work(job: Job) -> None:
@@ -43,14 +65,14 @@ def _work(job: Job) -> None:
             return
     except AskAgain as later:
         lifecycle.postpone(operation, later.delay_s)
-        services.wake(operation.pk, delay_s=later.delay_s)
+        services.wake(operation, delay_s=later.delay_s)
         return
     except (HypervisorError, GaveUp) as error:
         if _may_pass(job, error):
             _retry(job, error)
             return
         _give_up(job, Failure(error.code, error.sentence, traceback.format_exc()))
-    except lifecycle.LeaseLost:
+    except (lifecycle.LeaseLost, OperationalError, InterfaceError):
         raise
     except Exception:
         log.exception("%s of server %s met a bug of ours", operation, job.server.uuid)
@@ -99,7 +121,7 @@ def _retry(job: Job, error: Exception | None) -> None:
     level = logging.ERROR if operation.retries >= 5 else logging.WARNING
     log.log(level, "%s of server %s: %s; again in %.1f s", operation, job.server.uuid, error, delay_s)
     lifecycle.postpone(operation, delay_s, retry_detail=traceback.format_exc())
-    services.wake(operation.pk, delay_s=delay_s)
+    services.wake(operation, delay_s=delay_s)
 
 
 def _give_up(job: Job, failure: Failure) -> None:

@@ -3,17 +3,24 @@
 import os
 from functools import lru_cache
 from ipaddress import ip_address, ip_interface
+from typing import cast
 
 from inventory.models import Hypervisor, Placement
 from inventory.services import network_of
 from plans.models import Plan
+from provisioning.circuit_breaker import CircuitBreaker
 from provisioning.hypervisors import base
 from provisioning.hypervisors.libvirt import LibvirtHypervisor
 from servers.models import Operation, Server
 
 
 def connect(hypervisor: Hypervisor) -> base.Hypervisor:
-    """The driver of a host.  One connection for each process and host, opened when first used."""
+    """The driver of a host behind its circuit breaker: while it is silent calls raise HostUnreachable."""
+    return cast(base.Hypervisor, CircuitBreaker(hypervisor, driver(hypervisor)))
+
+
+def driver(hypervisor: Hypervisor) -> base.Hypervisor:
+    """The bare driver.  One connection for each process and host, opened when first used."""
     return _driver(
         os.getpid(), hypervisor.uri, hypervisor.domain_type, hypervisor.storage_pool, hypervisor.network
     )

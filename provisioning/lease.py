@@ -1,13 +1,16 @@
 """Renews an operation's lease from a thread, for as long as this process works on it."""
 
+import logging
 from collections.abc import Iterator
 from contextlib import contextmanager
 from threading import Event, Thread
 
-from django.db import connection
+from django.db import InterfaceError, OperationalError, connection
 
 from servers import lifecycle
 from servers.models import Operation
+
+log = logging.getLogger(__name__)
 
 
 @contextmanager
@@ -28,8 +31,13 @@ def kept_lease(operation: Operation) -> Iterator[None]:
 
 def _renew_until(over: Event, operation: Operation) -> None:
     try:
-        while not over.wait(lifecycle.LEASE.total_seconds() / 3):
-            lifecycle.renew(operation)
+        while not over.wait(lifecycle.lease().total_seconds() / 3):
+            try:
+                lifecycle.renew(operation)
+            except (OperationalError, InterfaceError) as error:
+                # Postgres may be back before the lease ends.
+                log.warning("the lease of %s is not renewed: %s", operation, error)
+                connection.close()
     except lifecycle.LeaseLost:
         pass  # the worker's own next write finds out
     finally:

@@ -1,33 +1,18 @@
 """The Celery tasks, by the names that others send.  Each looks a row up and hands it on."""
 
-from datetime import timedelta
-
 from celery import current_app, shared_task
-from django.utils import timezone
 
 from inventory.models import Hypervisor
 from provisioning import hosts, reconcile
 from provisioning.carry_out import carry_out
 from provisioning.hypervisors.base import MachineNotFound
-from servers import services
 from servers.models import Server
-from servers.selectors import due_operations
-
-# A message on its way, or waiting behind others, is not forgotten yet.
-FORGOTTEN_AFTER = timedelta(seconds=15)
+from vpsorg import queues
 
 
 @shared_task(name="provisioning.carry_out")
 def carry_out_operation(operation_id: int) -> None:
     carry_out(operation_id)
-
-
-@shared_task(name="provisioning.sweep")
-def sweep() -> None:
-    """Find what is due and was forgotten: flush the broker, and nothing is lost."""
-    for pk in due_operations(timezone.now() - FORGOTTEN_AFTER).values_list("pk", flat=True)[:1000]:
-        services.wake(pk)
-    reconcile.clear_failed_creates()
 
 
 @shared_task(name="provisioning.reconcile_all")
@@ -61,6 +46,6 @@ def rename(server_id: int) -> None:
 
 
 def _for_each_host(task: str) -> None:
-    hosts_in_use = Hypervisor.objects.exclude(status=Hypervisor.Status.DISABLED)
-    for pk in hosts_in_use.values_list("pk", flat=True):
-        current_app.send_task(task, [pk], expires=30)
+    in_use = Hypervisor.objects.exclude(status=Hypervisor.Status.DISABLED)
+    for pk, location in in_use.values_list("pk", "location__code"):
+        current_app.send_task(task, [pk], queue=queues.at(location), expires=30)

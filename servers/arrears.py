@@ -16,6 +16,8 @@ from django.db.models import Q, QuerySet
 
 from accounts import ledger
 from accounts.models import Account
+from accounts.webhooks.events import Event
+from accounts.webhooks.services import announce
 from servers import services
 from servers.credits import required_runway, spend_per_hour
 from servers.models import Operation, Server
@@ -105,8 +107,13 @@ def _warn(account: Account, now: datetime) -> None:
 
 def _tell_balance_low(account: Account) -> None:
     log.warning("account %s: its balance of %s does not last", account.uuid, account.balance)
+    payload = {"balance": float(account.balance), "spend_per_hour": float(spend_per_hour(account))}
+    announce(account_id=account.pk, event=Event.BALANCE_LOW, payload=payload)
 
 
 def _tell_suspended(account: Account, servers: list[Server]) -> None:
     names = ", ".join(server.name for server in servers)
     log.warning("account %s: suspended for a balance of %s: %s", account.uuid, account.balance, names)
+    told = [{"id": server.pk, "uuid": str(server.uuid), "name": server.name} for server in servers]
+    payload = {"balance": float(account.balance), "servers": told}
+    announce(account_id=account.pk, event=Event.ACCOUNT_SUSPENDED, payload=payload)

@@ -2,19 +2,26 @@
 
 Whoever needs both rows locks the server before touching its operation.  Every
 write of a worker asks ``WHERE attempt = mine``: one that lost its lease, or
-whose operation was cancelled, cannot write (``LeaseLost``).
+whose operation was cancelled, cannot write (``LeaseLost``).  Leases and due times
+are measured by Postgres's clock alone: those of the workers may differ.
 """
 
+from collections.abc import Iterable
 from dataclasses import dataclass
 from datetime import datetime, timedelta
 from ipaddress import IPv4Address, IPv6Address
 from typing import Any
 
+from django.conf import settings
 from django.db import IntegrityError, transaction
 from django.db.models import Exists, F, OuterRef, Q, QuerySet
+from django.db.models.functions import Coalesce, Now
 from django.utils import timezone
 
+from accounts.webhooks.events import Event
+from accounts.webhooks.services import announce
 from plans.models import OsVersion, Plan
+from servers.host_limit import host_is_full
 from servers.models import Operation, Server
 from servers.prices import price_of
 from servers.rates import record_rate
@@ -22,6 +29,7 @@ from servers.states import (
     GONE,
     OPEN_OPERATION,
     RULES,
+    SETTLED,
     STATUS_OF_POWER,
     OperationKind,
     OperationStatus,
@@ -32,12 +40,15 @@ from servers.states import (
 )
 from vpsorg.errors import NotAllowedNow, NotFound, OperationInProgress
 
-LEASE = timedelta(seconds=60)
 UNDO = "undo"  # the step of an operation that was given up
 
 
 class LeaseLost(Exception):
     """The operation is no longer this worker's: it was cancelled, or taken over after the lease ended."""
+
+
+class HostFull(Exception):
+    """The host of this operation's server has as many operations under way as it may have."""
 
 
 @dataclass(frozen=True)
@@ -90,6 +101,7 @@ def request(
 
 def open_create(server: Server, *, requested_by: str) -> Operation:
     """The operation that a server is born with."""
+    _announce(server, None, ServerStatus.PROVISIONING)
     return _open(server, OperationKind.CREATE, ServerStatus.PROVISIONING, requested_by)
 
 
@@ -122,42 +134,53 @@ def begin(operation_id: int) -> Operation | None:
     The WHERE clause is the guard: of two workers, one updates the row.  A lease
     that ran out means the worker died; steps are repeatable, so its step is done
     again.  While another operation's worker still holds a lease on the same
-    server (a delete came in between) nobody begins.
+    server (a delete came in between) nobody begins.  Raises HostFull.
     """
-    now = timezone.now()
-    free = Q(status=OperationStatus.QUEUED, due_at__lte=now) | Q(
-        status=OperationStatus.RUNNING, lease_until__lt=now
+    free = Q(status=OperationStatus.QUEUED, due_at__lte=Now()) | Q(
+        status=OperationStatus.RUNNING, lease_until__lt=Now()
     )
-    others = Operation.objects.filter(server=OuterRef("server"), lease_until__gt=now).exclude(
+    others = Operation.objects.filter(server=OuterRef("server"), lease_until__gt=Now()).exclude(
         pk=OuterRef("pk")
     )
-    taken = Operation.objects.filter(free, ~Exists(others), pk=operation_id).update(
-        status=OperationStatus.RUNNING, lease_until=now + LEASE, attempt=F("attempt") + 1
+    mine = Operation.objects.filter(free, ~Exists(others), pk=operation_id)
+    if host_is_full(operation_id):
+        if mine.exists():
+            raise HostFull
+        return None
+    taken = mine.update(
+        status=OperationStatus.RUNNING,
+        lease_until=Now() + lease(),
+        attempt=F("attempt") + 1,
+        started_at=Coalesce("started_at", Now()),
     )
     if not taken:
         return None
-    Operation.objects.filter(pk=operation_id, started_at=None).update(started_at=now)
     return Operation.objects.select_related(
         "plan",
         "os_version",
         "server__plan",
         "server__os_version",
         "server__account",
-        "server__placement__hypervisor__location",
+        "server__location",
+        "server__placement__hypervisor",
     ).get(pk=operation_id)
+
+
+def lease() -> timedelta:
+    """How long a worker may be silent before it is taken for dead."""
+    return timedelta(seconds=settings.VPS_OPERATION_LEASE)
 
 
 def enter(operation: Operation, step: str, progress: int = 0) -> None:
     """Name the step that begins now and how much is done (percent), and renew the lease."""
-    now = timezone.now()
-    changes: dict[str, Any] = {"lease_until": now + LEASE}
+    changes: dict[str, Any] = {"lease_until": Now() + lease()}
     if operation.step != step:
-        changes |= {"step": step, "step_since": now, "retries": 0, "progress": progress}
+        changes |= {"step": step, "step_since": timezone.now(), "retries": 0, "progress": progress}
     _fenced(operation, **changes)
 
 
 def renew(operation: Operation) -> None:
-    _fenced(operation, lease_until=timezone.now() + LEASE)
+    _fenced(operation, lease_until=Now() + lease())
 
 
 def postpone(operation: Operation, delay_s: float, *, retry_detail: str = "") -> None:
@@ -170,7 +193,7 @@ def postpone(operation: Operation, delay_s: float, *, retry_detail: str = "") ->
         operation,
         status=OperationStatus.QUEUED,
         lease_until=None,
-        due_at=timezone.now() + timedelta(seconds=delay_s),
+        due_at=Now() + timedelta(seconds=delay_s),
         **retry,
     )
 
@@ -252,19 +275,36 @@ def record_addresses(operation: Operation, addresses: tuple[IPv4Address | IPv6Ad
     _write(operation.server, ip_address=first[4], ipv6_address=first[6])
 
 
+@transaction.atomic(savepoint=False)
 def observe(server: Server, power: PowerState, asked_at: datetime) -> bool:
     """Record what a host said of an idle server, if nothing was written since it was asked.
 
     A status that contradicts the host follows it.  False: news too old, or an
     operation is open.
     """
-    unchanged = Server.objects.filter(pk=server.pk, status=server.status, settled_at__lt=asked_at)
-    idle = unchanged.filter(~Exists(_open_operations_of(OuterRef("pk"))))
-    changes: dict[str, Any] = {"power_state": power, "observed_at": asked_at}
+    changes: dict[str, Any] = {}
+    if status := contradicted_by(power, ServerStatus(server.status)):
+        changes = {"status": status, "updated_at": timezone.now(), "settled_at": timezone.now()}
+    unchanged = _idle_since(asked_at).filter(pk=server.pk, status=server.status)
+    if not unchanged.update(power_state=power, observed_at=asked_at, **changes):
+        return False
+    _announce(server, server.status, changes.get("status", server.status))
+    return True
+
+
+def confirm(servers: Iterable[int], power: PowerState, asked_at: datetime) -> None:
+    """Record of many idle servers that their host said what their status says, by one statement."""
+    _idle_since(asked_at).filter(pk__in=list(servers)).update(power_state=power, observed_at=asked_at)
+
+
+def contradicted_by(power: PowerState, status: ServerStatus) -> ServerStatus | None:
+    """The status that an idle server gets when its host says this; None: it keeps its own."""
     told = STATUS_OF_POWER.get(power)
-    if told and told != server.status and server.status in {ServerStatus.ACTIVE, ServerStatus.STOPPED}:
-        changes |= {"status": told, "updated_at": timezone.now(), "settled_at": timezone.now()}
-    return idle.update(**changes) == 1
+    return told if told and told != status and status in SETTLED else None
+
+
+def _idle_since(asked_at: datetime) -> QuerySet[Server]:
+    return Server.objects.filter(~Exists(_open_operations_of(OuterRef("pk"))), settled_at__lt=asked_at)
 
 
 def forget_power(servers: QuerySet[Server]) -> None:
@@ -305,3 +345,12 @@ def _write(server: Server, **changes: Any) -> None:
     now = timezone.now()
     Server.objects.filter(pk=server.pk).update(**changes, updated_at=now, settled_at=now)
     record_rate(server.pk)
+    _announce(server, server.status, changes.get("status", server.status))
+
+
+def _announce(server: Server, before: str | None, status: str) -> None:
+    """Tell the account's webhooks of a change of status: whoever writes one comes through here."""
+    if status != before:
+        names = {"id": server.pk, "uuid": str(server.uuid), "name": server.name}
+        payload = {"server": names, "status_before": before, "status": status}
+        announce(account_id=server.account_id, event=Event.SERVER_STATUS_CHANGED, payload=payload)

@@ -1,8 +1,9 @@
 """The querysets worth a name."""
 
-from datetime import datetime
+from datetime import timedelta
 
 from django.db.models import Q, QuerySet
+from django.db.models.functions import Now
 
 from accounts.models import Account
 from inventory.models import Hypervisor
@@ -30,11 +31,12 @@ def operations_of(account: Account) -> QuerySet[Operation]:
     return Operation.objects.filter(server__account=account).order_by("-pk")
 
 
-def due_operations(now: datetime) -> QuerySet[Operation]:
-    """What should be under way and is not: queued and due, or left by a worker whose lease ended."""
+def due_operations(late: timedelta) -> QuerySet[Operation]:
+    """What has been due for so long and is not under way, or was left when a worker's lease ended."""
+    since = Now() - late
     return Operation.objects.filter(
-        Q(status=OperationStatus.QUEUED, due_at__lt=now)
-        | Q(status=OperationStatus.RUNNING, lease_until__lt=now)
+        Q(status=OperationStatus.QUEUED, due_at__lt=since)
+        | Q(status=OperationStatus.RUNNING, lease_until__lt=since)
     ).order_by("due_at")
 
 
@@ -57,11 +59,17 @@ def idle_servers_on(hypervisor: Hypervisor) -> QuerySet[Server]:
     )
 
 
-def failed_creates_with_claims() -> QuerySet[Server]:
+def failed_creates_on(hypervisor: Hypervisor) -> QuerySet[Server]:
     """Servers in error whose host could not be cleared at the time: their claims are still held."""
     return (
-        Server.objects.filter(status=ServerStatus.ERROR)
-        .exclude(placement=None)
+        servers_on(hypervisor)
+        .filter(status=ServerStatus.ERROR)
         .exclude(operations__status__in=OPEN_OPERATION)
         .select_related("placement__hypervisor")
     )
+
+
+def given_up_servers() -> QuerySet[Server]:
+    """Servers of which no host should have anything: deleted, or never made."""
+    given_up = [ServerStatus.DELETED, ServerStatus.ERROR]
+    return Server.objects.filter(status__in=given_up, placement=None)

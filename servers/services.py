@@ -6,7 +6,6 @@ says who asked, for the history.
 
 from collections.abc import Sequence
 from datetime import datetime
-from functools import partial
 from typing import Any
 
 from celery import current_app
@@ -17,6 +16,7 @@ from accounts import ledger
 from accounts.models import Account, SshKey
 from accounts.services import record_use
 from inventory.services import claim, release, resize
+from plans.catalogue import locations
 from plans.models import Location, OsVersion, Plan
 from servers import lifecycle
 from servers.credits import require_runway
@@ -24,7 +24,8 @@ from servers.models import Operation, ResourceUsage, Server
 from servers.prices import price_of, price_of_plan
 from servers.rates import record_rate
 from servers.selectors import servers_of
-from servers.states import OperationKind, PowerState, ServerStatus, SuspensionReason
+from servers.states import OperationKind, OperationStatus, PowerState, ServerStatus, SuspensionReason
+from vpsorg import queues
 from vpsorg.errors import NotFound, Refusal
 
 
@@ -68,7 +69,7 @@ def create_server(
     )
     record_use(ssh_keys)
     server.usage = ResourceUsage.objects.create(server=server)
-    wake(lifecycle.open_create(server, requested_by=requested_by).pk)
+    wake(lifecycle.open_create(server, requested_by=requested_by))
     return server
 
 
@@ -172,21 +173,17 @@ def update_server(
         for field, value in changes.items():
             setattr(server, field, value)
     if "name" in changes and server.placement_id is not None:
-        _send("provisioning.rename", server.pk)
+        _send("provisioning.rename", server.pk, server)
     return server
 
 
 @transaction.atomic
-def follow_host(*, server: Server, power: PowerState, vanished: bool, asked_at: datetime) -> None:
+def follow_host(*, server: Server, power: PowerState, start_again: bool, asked_at: datetime) -> None:
     """Make an idle server's status what its host said at ``asked_at``.
 
-    ``vanished``: nobody switched it off, the host or its process died; then what
-    was active is started again.
+    ``start_again``: nobody switched it off, the host or its process died; so it is started again.
     """
-    was_active = server.status == ServerStatus.ACTIVE
-    if not lifecycle.observe(server, power, asked_at):
-        return
-    if was_active and vanished and power == PowerState.OFF:
+    if lifecycle.observe(server, power, asked_at) and start_again:
         _order(server, OperationKind.START, "reconcile")
 
 
@@ -209,11 +206,19 @@ def release_claims(*, server: Server) -> None:
     server.placement = None
 
 
-def wake(operation_id: int, *, delay_s: float = 0) -> None:
+def let_go(*, operation: Operation) -> None:
+    """Say that the worker of a cancelled operation has its hands off: what waits for that begins at once."""
+    lifecycle.let_go(operation)
+    waiting = Operation.objects.filter(server=operation.server_id, status=OperationStatus.QUEUED)
+    for successor in waiting.select_related("server"):
+        wake(successor)
+
+
+def wake(operation: Operation, *, delay_s: float = 0) -> None:
     """Have a worker look at an operation.  To do so twice, or for nothing, does no harm."""
     # Named, not imported: servers must not know who carries operations out.  If the
     # message is lost the row is not, and provisioning's sweep finds it.
-    _send("provisioning.carry_out", operation_id, delay_s)
+    _send("provisioning.carry_out", operation.pk, operation.server, delay_s)
 
 
 def _size_of(plan: Plan) -> dict[str, int]:
@@ -223,10 +228,14 @@ def _size_of(plan: Plan) -> dict[str, int]:
 @transaction.atomic
 def _order(server: Server, kind: OperationKind, requested_by: str, **wanted: Any) -> Operation:
     operation = lifecycle.request(server, kind, requested_by=requested_by, **wanted)
-    wake(operation.pk)
+    wake(operation)
     return operation
 
 
-def _send(task: str, row_id: int, delay_s: float = 0) -> None:
-    send = partial(current_app.send_task, task, [row_id], countdown=delay_s or None)
+def _send(task: str, row_id: int, server: Server, delay_s: float = 0) -> None:
+    queue = queues.at(locations[server.location_id].code)
+
+    def send() -> None:  # no partial: Django wants the name of what failed
+        current_app.send_task(task, [row_id], queue=queue, countdown=delay_s or None)
+
     transaction.on_commit(send, robust=True)

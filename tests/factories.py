@@ -2,13 +2,16 @@
 
 from decimal import Decimal
 from typing import Any
+from uuid import uuid4
 
 import factory
+from django.conf import settings
 from factory.django import DjangoModelFactory
 
 from accounts import ledger
-from accounts.models import Account
+from accounts.models import Account, Webhook, WebhookDelivery
 from accounts.services import issue_token
+from accounts.webhooks.signing import new_secret, seal
 from inventory.models import Hypervisor
 from plans.models import Location, OperatingSystem, OsVersion, Plan
 from servers.models import Operation, ResourceUsage, Server
@@ -127,6 +130,28 @@ class OperationFactory(DjangoModelFactory[Operation]):
     kind = OperationKind.REBOOT
     status_before = ServerStatus.ACTIVE
     requested_by = "a test"
+
+
+class WebhookFactory(DjangoModelFactory[Webhook]):
+    """A webhook as it is kept, wherever it leads to."""
+
+    class Meta:
+        model = Webhook
+
+    account = factory.SubFactory(AccountFactory)
+    url = "https://hooks.example.com/vps"
+    events = ["*"]
+    sealed_secret = factory.LazyFunction(lambda: seal(new_secret(), settings.SECRET_KEY))
+
+
+class WebhookDeliveryFactory(DjangoModelFactory[WebhookDelivery]):
+    class Meta:
+        model = WebhookDelivery
+
+    webhook = factory.SubFactory(WebhookFactory)
+    event = "server.status_changed"
+    event_id = factory.LazyFunction(uuid4)
+    body = '{"type":"server.status_changed","timestamp":"2025-01-10T14:30:00.000Z","data":{}}'
 
 
 def token_for(account: Account, *permissions: str) -> str:

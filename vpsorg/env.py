@@ -8,6 +8,7 @@ orchestrator mounts.
 import os
 from collections.abc import Mapping
 from decimal import Decimal, InvalidOperation
+from ipaddress import IPv4Network, IPv6Network, ip_network
 from pathlib import Path
 from typing import Any
 from urllib.parse import urlsplit
@@ -93,6 +94,15 @@ def env_origins(name: str) -> list[str]:
     if not all(origin.startswith(("https://", "http://")) for origin in origins):
         raise ImproperlyConfigured(f"{name} should be origins, separated by commas: https://api.example.com.")
     return origins
+
+
+def env_networks(name: str) -> list[IPv4Network | IPv6Network]:
+    try:
+        return [ip_network(network) for network in env_list(name, "")]
+    except ValueError as error:
+        raise ImproperlyConfigured(
+            f"{name} should be networks, separated by commas: 10.0.0.0/8. {error}."
+        ) from None
 
 
 def env_choice(name: str, choices: Mapping[str, Any] | list[str], default: str) -> str:

@@ -4,6 +4,7 @@ from pathlib import Path
 
 import django_stubs_ext
 
+from vpsorg import queues
 from vpsorg.env import (
     env_bool,
     env_choice,
@@ -11,6 +12,7 @@ from vpsorg.env import (
     env_decimal,
     env_hosts,
     env_int,
+    env_networks,
     env_origins,
     env_redis,
     env_secret,
@@ -40,10 +42,12 @@ VPS_BACKUP_PRICE_RATIO = env_decimal("VPS_BACKUP_PRICE_RATIO", "0.20")
 VPS_GRACE_HOURS = env_int("VPS_GRACE_HOURS", 72)
 VPS_TERMINATE_AFTER_DAYS = env_int("VPS_TERMINATE_AFTER_DAYS", 14)
 VPS_SIGNUP_CREDITS = env_decimal("VPS_SIGNUP_CREDITS", "0")
+VPS_OPERATION_LEASE = env_int("VPS_OPERATION_LEASE", 60, minimum=1)
 VPS_BOOT_TIMEOUT = env_int("VPS_BOOT_TIMEOUT", 300, minimum=1)
 VPS_SHUTDOWN_TIMEOUT = env_int("VPS_SHUTDOWN_TIMEOUT", 120, minimum=1)
 VPS_ADDRESS_REST = env_int("VPS_ADDRESS_REST", 3600)
 VPS_RATE_LIMIT = env_int("VPS_RATE_LIMIT", 600)
+VPS_WEBHOOK_PRIVATE_NETWORKS = env_networks("VPS_WEBHOOK_PRIVATE_NETWORKS")
 
 INSTALLED_APPS = [
     "django.contrib.admin",
@@ -136,7 +140,12 @@ SPECTACULAR_SETTINGS = {
 }
 
 CELERY_BROKER_URL = REDIS_URL.replace("unix://", "redis+socket://", 1)
-CELERY_BROKER_TRANSPORT_OPTIONS = {"visibility_timeout": 7200}
+# A broker that hangs holds no request up for longer than this; workers ask it every second.
+CELERY_BROKER_TRANSPORT_OPTIONS = {
+    "visibility_timeout": 7200,
+    "socket_connect_timeout": 2,
+    "socket_timeout": 10,
+}
 CELERY_BROKER_CONNECTION_RETRY_ON_STARTUP = True
 # A message that cannot be sent is not worth a customer's wait: the row is there and the sweep finds it.
 CELERY_TASK_PUBLISH_RETRY = False
@@ -148,11 +157,13 @@ CELERY_TASK_REJECT_ON_WORKER_LOST = True
 CELERY_WORKER_PREFETCH_MULTIPLIER = 1
 CELERY_TASK_TIME_LIMIT = 3600
 CELERY_WORKER_HIJACK_ROOT_LOGGER = False
-CELERY_TASK_DEFAULT_QUEUE = "provision"
+CELERY_TASK_DEFAULT_QUEUE = queues.SHARED
+# Receivers are strangers and may be slow: who waits for them does nothing else.
+CELERY_TASK_ROUTES = {"accounts.*_webhook*": {"queue": queues.WEBHOOKS}}
 CELERY_BEAT_SCHEDULE = {
-    "sweep": {"task": "provisioning.sweep", "schedule": 5, "options": {"expires": 5}},
     "reconcile": {"task": "provisioning.reconcile_all", "schedule": 30, "options": {"expires": 30}},
     "meter": {"task": "servers.meter", "schedule": 60, "options": {"expires": 60}},
+    "sweep webhooks": {"task": "accounts.sweep_webhooks", "schedule": 5, "options": {"expires": 5}},
     "sample usage": {"task": "provisioning.sample_all", "schedule": 60, "options": {"expires": 60}},
 }
 

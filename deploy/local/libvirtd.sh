@@ -80,9 +80,11 @@ echo $$ >"$folder/pid"
 # shellcheck disable=SC2016
 exec unshare --pid --fork --kill-child --mount-proc -- tini -- sh -c '
     exec 3<&0
-    libvirtd --pid-file /run/libvirt/libvirtd.pid </dev/null 3<&- &
-    libvirtd=$!
-    { read -r _; kill $libvirtd; sleep 3; kill -KILL $libvirtd; } <&3 3<&- &
+    pid=/run/libvirt/libvirtd.pid
+    # After a crash it comes back and finds its guests running, as under systemd.
+    while libvirtd --pid-file $pid </dev/null 3<&-; [ $? -gt 128 ] && [ ! -e /run/libvirt/over ]; do sleep 0.2; done &
+    daemon=$!
+    { read -r _; touch /run/libvirt/over; kill $(cat $pid); sleep 3; kill -KILL $(cat $pid); } <&3 3<&- &
     exec 3<&-
-    wait $libvirtd
+    wait $daemon
 '

@@ -149,6 +149,12 @@ class Process:
         self._record.unlink(missing_ok=True)
         return ended
 
+    def kill(self) -> None:
+        """End it without a word."""
+        if known := self._recorded():
+            self._send(known.pid, signal.SIGKILL)
+            self._wait_gone(known, 5)
+
     def wait_gone(self, patience_s: float) -> bool:
         """Wait for it to end by itself."""
         return wait_for(lambda: self.exit_code is not None or self.pid is None, patience_s)
@@ -220,6 +226,10 @@ class Service(ABC):
     def stop(self) -> None:
         """End it, in good order when it can, and in any case."""
         self._process.stop()
+
+    def kill(self) -> None:
+        """End it as a power cut does."""
+        self._process.kill()
 
     def last_lines(self) -> str:
         """The end of its log, for an error message."""

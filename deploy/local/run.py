@@ -90,7 +90,7 @@ def api_command(port: int) -> list[str | Path]:
 
 
 class Servers:
-    """The product's own processes: API, worker and beat."""
+    """The product's own processes: the API, and those behind it."""
 
     def __init__(self, var: Path, port: int) -> None:
         self.url = f"http://127.0.0.1:{port}/api/v1"
@@ -100,9 +100,16 @@ class Servers:
                 *(BIN / "celery", "-A", "vpsorg", "worker", "--concurrency", "4", "--loglevel", "INFO"),
                 *("--without-gossip", "--without-mingle"),  # there is only this one
             ],
+            "webhooks": [
+                *(BIN / "celery", "-A", "vpsorg", "worker", "--queues", "webhooks", "--pool", "threads"),
+                *("--concurrency", "4", "--hostname", "webhooks@%h", "--loglevel", "INFO"),
+                *("--without-gossip", "--without-mingle"),
+            ],
             "beat": [
                 *(BIN / "celery", "-A", "vpsorg", "beat", "--schedule", var / "beat.schedule"),
             ],
+            "sweep": [sys.executable, "manage.py", "sweep"],
+            "watch": [sys.executable, "manage.py", "watch_hypervisors"],
         }
         self.parts = [Process(name, var) for name in self._commands]
 

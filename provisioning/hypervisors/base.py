@@ -8,7 +8,7 @@ deleting what is gone all succeed: after a crash the worker simply asks again.
 Every call has a time limit, and ends in a value or in one of the errors below.
 """
 
-from collections.abc import Mapping
+from collections.abc import Generator, Mapping
 from dataclasses import dataclass
 from ipaddress import IPv4Address, IPv4Interface, IPv6Address, IPv6Interface
 from pathlib import Path
@@ -149,6 +149,37 @@ class Volume:
     machine: UUID | None  # None: an image
 
 
+@dataclass(frozen=True, kw_only=True)
+class MachineEvent:
+    """The power of one machine changed, just now.  ``unknown``: the host does not know it any more."""
+
+    machine: UUID
+    power: PowerState
+
+
+@dataclass(frozen=True, kw_only=True)
+class Card:
+    """A network card as the host has it defined."""
+
+    mac: str
+    is_filtered: bool  # our filter stands in front of it
+    addresses: tuple[IPv4Address | IPv6Address, ...] = ()  # that the filter lets pass, link-local apart
+
+
+@dataclass(frozen=True, kw_only=True)
+class Machine:
+    """A machine as the host will start it next, be it one of ours or somebody else's beside them."""
+
+    uuid: UUID
+    name: str  # libvirt's
+    is_ours: bool
+    server: UUID | None  # in our metadata: somebody's copy of a machine of ours has it too
+    power: Power
+    vcpus: int
+    memory_mib: int
+    cards: tuple[Card, ...] = ()
+
+
 class Hypervisor(Protocol):
     """One host.  Machines are found by the server's UUID, never by name."""
 
@@ -208,6 +239,16 @@ class Hypervisor(Protocol):
 
     def powers(self) -> Mapping[UUID, Power]:
         """The power of every machine of ours on the host, by one bulk call."""
+
+    def lifecycle_events(self, patience_s: float) -> Generator[MachineEvent | None, None, None]:
+        """Each change of power of our machines as it happens; None whenever there was none for so long.
+
+        Never ends by itself; close it.  Raises HostUnreachable when the host goes away, and what happened
+        meanwhile is never told: who must know asks ``powers``.
+        """
+
+    def machines(self) -> list[Machine]:
+        """Every machine on the host, ours and others."""
 
     def usage(self, machines: list[UUID]) -> Mapping[UUID, Usage]:
         """A sample of each of these machines that runs.  What is off, gone or too busy to say is left out."""

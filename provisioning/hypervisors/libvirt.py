@@ -7,7 +7,7 @@ another machine.  Nothing is kept here between two calls but the connection.
 from __future__ import annotations
 
 import logging
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Generator, Mapping, Sequence
 from functools import wraps
 from pathlib import Path
 from typing import Concatenate, ParamSpec, TypeVar
@@ -19,13 +19,14 @@ from . import (
     domain_xml,
     libvirt_disks,
     libvirt_domains,
+    libvirt_events,
     libvirt_guest,
     libvirt_host,
     libvirt_images,
     libvirt_observation,
     storage_names,
 )
-from .base import Guest, HostFacts, Image, MachineSpec, Power, Usage, Volume
+from .base import Guest, HostFacts, Image, Machine, MachineEvent, MachineSpec, Power, Usage, Volume
 from .libvirt_connection import Connection, LibvirtConnection
 from .libvirt_domains import find, get
 from .libvirt_errors import is_about_traffic_control
@@ -167,6 +168,13 @@ class LibvirtHypervisor:
     @_on_host(QUICK_S)
     def powers(self, host: Connection) -> Mapping[UUID, Power]:
         return libvirt_observation.powers(host)
+
+    def lifecycle_events(self, patience_s: float) -> Generator[MachineEvent | None, None, None]:
+        return libvirt_events.lifecycle_events(self._connection, QUICK_S, patience_s)
+
+    @_on_host(QUICK_S)
+    def machines(self, host: Connection) -> list[Machine]:
+        return libvirt_observation.machines(host)
 
     @_on_host(SAMPLE_S)
     def usage(self, host: Connection, machines: list[UUID]) -> Mapping[UUID, Usage]:

@@ -8,7 +8,8 @@ import libvirt
 
 from servers.states import PowerState
 
-from .base import Power, Usage
+from .base import Machine, Power, Usage
+from .definition import machine_of
 from .domain_xml import domain_name
 
 # While QEMU winds down a guest that powered itself off the state is SHUTDOWN: not off yet.
@@ -51,6 +52,21 @@ def powers(connection: Any) -> dict[UUID, Power]:
         for domain, stats in every
         if domain.name() == domain_name(uuid := domain.UUIDString())
     }
+
+
+def machines(connection: Any) -> list[Machine]:
+    """One call for all, and one for each definition: libvirt has none for many."""
+    every = connection.getAllDomainStats(libvirt.VIR_DOMAIN_STATS_STATE, _NOWAIT)
+    found = []
+    for domain, stats in every:
+        try:
+            xml = domain.XMLDesc(libvirt.VIR_DOMAIN_XML_INACTIVE)
+        except libvirt.libvirtError as error:
+            if error.get_error_code() != libvirt.VIR_ERR_NO_DOMAIN:  # undefined since
+                raise
+            continue
+        found.append(machine_of(xml, power_of(stats["state.state"], stats["state.reason"])))
+    return found
 
 
 def usage(connection: Any, machines: Iterable[UUID]) -> dict[UUID, Usage]:

@@ -1,5 +1,6 @@
 """The world of the contract's examples, and what the broker was sent."""
 
+import socket
 from collections.abc import Callable, Iterator
 from datetime import UTC, datetime
 from typing import Any
@@ -75,6 +76,30 @@ def db_server(alice: Customer) -> Server:
 
 def _utc(text: str) -> datetime:
     return datetime.fromisoformat(text).replace(tzinfo=UTC)
+
+
+# The names that a customer may give a webhook here; any other has no address.
+ADDRESSES = {
+    "hooks.example.com": ["8.8.8.8", "2606:4700::1111"],
+    "other.example.com": ["1.1.1.1"],
+    "private.example.com": ["10.0.0.1"],
+    "both.example.com": ["8.8.8.8", "10.0.0.1"],
+}
+look_up = socket.getaddrinfo
+
+
+@pytest.fixture(autouse=True)
+def resolver(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Nobody outside is asked for names; addresses and this machine's own name are themselves."""
+
+    def answer(host: str, *args: Any, **kwargs: Any) -> Any:
+        if host in ADDRESSES:
+            return [(0, socket.SOCK_STREAM, 6, "", (address, 0)) for address in ADDRESSES[host]]
+        if host != "localhost":
+            kwargs["flags"] = socket.AI_NUMERICHOST
+        return look_up(host, *args, **kwargs)
+
+    monkeypatch.setattr(socket, "getaddrinfo", answer)
 
 
 class Broker:

@@ -33,10 +33,12 @@ from tests.factories import (
     OsVersionFactory,
     PlanFactory,
     ServerFactory,
+    WebhookDeliveryFactory,
 )
 
 SERVERS = "/admin/servers/server/"
 TOKENS = "/admin/accounts/apitoken/"
+DELIVERIES = "/admin/accounts/webhookdelivery/"
 MODELS = sorted(site._registry, key=lambda model: model._meta.label)
 each_model = pytest.mark.parametrize("model", MODELS, ids=lambda model: model._meta.label)
 
@@ -54,6 +56,7 @@ def make_rows(numbers: Iterable[int]) -> None:
         issue_token(account=account, name=f"token {n}")
         IdempotentAnswer.objects.create(account=account, key=n, status=201, created_at=timezone.now())
         SshKey.objects.create(account=account, name=f"key {n}", public_key="ssh-ed25519 AAAA", fingerprint=n)
+        WebhookDeliveryFactory.create(webhook__account=account)
         server = ServerFactory.create(
             account=account,
             location=location,
@@ -136,9 +139,9 @@ def test_a_list_costs_the_same_number_of_queries_whatever_it_holds(admin_client:
 # Servers.
 
 
-def select(client: Client, action: str, *servers: Server, url: str = SERVERS) -> list[str]:
+def select(client: Client, action: str, *rows: Any, url: str = SERVERS) -> list[str]:
     """Choose rows and an action; the messages that staff then read."""
-    chosen = [row.pk for row in servers]
+    chosen = [row.pk for row in rows]
     answer = client.post(url, {"action": action, "_selected_action": chosen}, follow=True)
     assert answer.status_code == 200
     return [str(message) for message in answer.context["messages"]]
@@ -304,7 +307,7 @@ def test_a_token_is_not_found_by_its_digest(admin_client: Client) -> None:
 def test_staff_revoke_a_token(admin_client: Client) -> None:
     token, _ = issue_token(account=AccountFactory.create(), name="laptop")
 
-    select(admin_client, "revoke", token, url=TOKENS)  # type: ignore[arg-type]
+    select(admin_client, "revoke", token, url=TOKENS)
 
     assert ApiToken.objects.get().revoked_at is not None
 
@@ -313,9 +316,38 @@ def test_staff_revoke_a_token(admin_client: Client) -> None:
 def test_staff_who_may_only_look_cannot_revoke_a_token() -> None:
     token, _ = issue_token(account=AccountFactory.create(), name="laptop")
 
-    select(staff("view_apitoken"), "revoke", token, url=TOKENS)  # type: ignore[arg-type]
+    select(staff("view_apitoken"), "revoke", token, url=TOKENS)
 
     assert ApiToken.objects.get().revoked_at is None
+
+
+def test_of_a_webhook_staff_see_no_secret(admin_client: Client) -> None:
+    webhook = WebhookDeliveryFactory.create().webhook
+
+    told = admin_client.get(f"/admin/accounts/webhook/{webhook.pk}/change/").content.decode()
+
+    assert webhook.url in told
+    assert webhook.sealed_secret[:20] not in told
+
+
+def test_staff_send_again_what_was_given_up(admin_client: Client, broker: Broker) -> None:
+    given_up = WebhookDeliveryFactory.create(status="failed", attempts=10, error="timeout")
+
+    sent = broker.after_commit_of(lambda: select(admin_client, "send_again", given_up, url=DELIVERIES))
+
+    given_up.refresh_from_db()
+    assert (given_up.status, given_up.attempts) == ("pending", 0)
+    assert sent == [("accounts.deliver_webhook", [given_up.pk])]
+
+
+@pytest.mark.django_db
+def test_staff_who_may_only_look_cannot_send_again() -> None:
+    given_up = WebhookDeliveryFactory.create(status="failed")
+
+    select(staff("view_webhookdelivery"), "send_again", given_up, url=DELIVERIES)
+
+    given_up.refresh_from_db()
+    assert given_up.status == "failed"
 
 
 ENTRIES = "/admin/accounts/creditentry/"

@@ -36,7 +36,16 @@ from tests.factories import (
 PROJECT = Path(__file__).parents[2]
 OUR_APPS = {app.name for app in apps.get_app_configs() if Path(app.path).parent == PROJECT}
 OURS = sorted(name for name, app in get_commands().items() if app in OUR_APPS)
-WITHOUT_ARGUMENTS = {"load_catalogue", "check_hypervisor", "meter", "audit_ledger"}
+WITHOUT_ARGUMENTS = {
+    "load_catalogue",
+    "check_hypervisor",
+    "sweep",
+    "watch_hypervisors",
+    "verify",
+    "reconcile",
+    "meter",
+    "audit_ledger",
+}
 
 # Nothing of this may become credits.
 NO_TOP_UPS = [
@@ -78,6 +87,10 @@ def test_our_commands_are_found() -> None:
 @pytest.mark.parametrize("name", [name for name in OURS if name not in WITHOUT_ARGUMENTS])
 def test_a_command_without_its_arguments_names_them(name: str) -> None:
     assert "required" in refused(name)
+
+
+def test_only_a_location_that_is_there_is_watched() -> None:
+    assert refused("watch_hypervisors", "--location", "atlantis") == "There is no location atlantis."
 
 
 # create_token.

@@ -14,11 +14,12 @@ import schemathesis
 from django.core.signals import request_finished, request_started
 from django.db import close_old_connections
 from schemathesis.config import SchemathesisConfig
+from schemathesis.specs.openapi.checks import negative_data_rejection
 
 from accounts.models import SshKey
 from tests.api.contract import SERVER
 from tests.conftest import Customer
-from tests.factories import OperationFactory, ServerFactory, token_for
+from tests.factories import OperationFactory, ServerFactory, WebhookFactory, token_for
 from vpsorg.api.docs import published
 from vpsorg.wsgi import application
 
@@ -69,6 +70,8 @@ def world(one_connection: None, settings: Any, alice: Customer, shop: dict[str, 
         "server_id": server.pk,
         "operation_id": OperationFactory.create(server=server, status="succeeded").pk,
         "ssh_key_id": key.pk,
+        "webhook_id": WebhookFactory.create(account=alice.account).pk,
+        "url": "https://hooks.example.com/vps",
         "plan_id": shop["plan_id"],
         "plan": shop["plan_id"],
         "os_id": shop["os_id"],
@@ -98,7 +101,16 @@ def test_whoever_asks_is_answered_as_published(case: Any, world: dict[str, Any],
 def ask(case: Any, world: dict[str, Any], token: str) -> None:
     if case.meta.generation.mode.is_positive:
         _name_what_exists(case, world)
-    case.call_and_validate(headers={"Authorization": f"Bearer {world['tokens'][token]}"})
+    excluded = [negative_data_rejection] if _is_mended(case) else []
+    case.call_and_validate(
+        headers={"Authorization": f"Bearer {world['tokens'][token]}"}, excluded_checks=excluded
+    )
+
+
+def _is_mended(case: Any) -> bool:
+    """Whether it was spoilt by leaving the token out, which we put in again: then it may well be taken."""
+    mutations = getattr(case.meta.phase.data, "mutations", ())
+    return any("Authorization" in f"{mutation.parameter} {mutation.original_value}" for mutation in mutations)
 
 
 def _name_what_exists(case: Any, world: dict[str, Any]) -> None:

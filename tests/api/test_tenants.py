@@ -10,15 +10,21 @@ from django.db import connection
 from django.test.utils import CaptureQueriesContext
 from django.utils import timezone
 
-from accounts.models import Account, ApiToken, SshKey
+from accounts.models import Account, ApiToken, SshKey, Webhook, WebhookDelivery
 from servers.models import Operation, Server
 from servers.states import OperationStatus
 from tests.api.contract import is_complaint, is_refusal
 from tests.api.routes import BASE, Route, all_routes
 from tests.conftest import Customer
-from tests.factories import OperationFactory, OsVersionFactory, PlanFactory, ServerFactory
+from tests.factories import (
+    OperationFactory,
+    OsVersionFactory,
+    PlanFactory,
+    ServerFactory,
+    WebhookDeliveryFactory,
+)
 
-NOBODYS = dict.fromkeys(["server_id", "operation_id", "ssh_key_id", "plan_id"], 2**40)
+NOBODYS = dict.fromkeys(["server_id", "operation_id", "ssh_key_id", "webhook_id", "plan_id"], 2**40)
 ANY_TOKEN = "any token"
 SAME_REQUEST = {"HTTP_X_REQUEST_ID": "one-and-the-same"}
 
@@ -44,6 +50,14 @@ PERMISSIONS: dict[Route, str] = {
         ("POST", "/ssh-keys/", "ssh_keys:write"),
         ("GET", "/ssh-keys/<ssh_key_id>/", "ssh_keys:read"),
         ("DELETE", "/ssh-keys/<ssh_key_id>/", "ssh_keys:delete"),
+        ("GET", "/webhooks/", "webhooks:read"),
+        ("POST", "/webhooks/", "webhooks:write"),
+        ("GET", "/webhooks/<webhook_id>/", "webhooks:read"),
+        ("PATCH", "/webhooks/<webhook_id>/", "webhooks:write"),
+        ("DELETE", "/webhooks/<webhook_id>/", "webhooks:delete"),
+        ("POST", "/webhooks/<webhook_id>/rotate-secret/", "webhooks:write"),
+        ("POST", "/webhooks/<webhook_id>/test/", "webhooks:write"),
+        ("GET", "/webhooks/<webhook_id>/deliveries/", "webhooks:read"),
         ("GET", "/plans/", "servers:read"),
         ("GET", "/plans/<plan_id>/", "servers:read"),
         ("GET", "/locations/", "servers:read"),
@@ -66,6 +80,7 @@ WORDS: dict[str, set[str]] = {
     "servers:*": {word for word in EVERY_PERMISSION if word.startswith("servers:")},
     "ssh_keys:*": {word for word in EVERY_PERMISSION if word.startswith("ssh_keys:")},
     "billing:*": {"billing:read"},
+    "webhooks:*": {word for word in EVERY_PERMISSION if word.startswith("webhooks:")},
     "*:read": {word for word in EVERY_PERMISSION if word.endswith(":read")},
     "*:write": {word for word in EVERY_PERMISSION if word.endswith(":write")},
     "*:delete": {word for word in EVERY_PERMISSION if word.endswith(":delete")},
@@ -87,11 +102,17 @@ def charlie(customer: Callable[..., Customer]) -> Customer:
 
 
 def belongings(customer: Customer) -> dict[str, Any]:
-    """A server with its history and a key of theirs, and the plan that everybody sees."""
+    """A server with its history, a key and a webhook of theirs, and the plan that everybody sees."""
     server = ServerFactory.create(account=customer.account)
     key = SshKey.objects.create(account=customer.account, name="laptop", public_key="ssh-ed25519 AAAA")
     operation = OperationFactory.create(server=server, status=OperationStatus.SUCCEEDED)
-    return {"server_id": server, "operation_id": operation, "ssh_key_id": key, "plan_id": server.plan}
+    return {
+        "server_id": server,
+        "operation_id": operation,
+        "ssh_key_id": key,
+        "webhook_id": WebhookDeliveryFactory.create(webhook__account=customer.account).webhook,
+        "plan_id": server.plan,
+    }
 
 
 def named_by(kind: str, things: dict[str, Any]) -> dict[str, Any]:
@@ -99,7 +120,8 @@ def named_by(kind: str, things: dict[str, Any]) -> dict[str, Any]:
 
 
 def everything() -> list[Any]:
-    return [list(model.objects.order_by("pk").values()) for model in (Server, Operation, SshKey)]
+    models = (Server, Operation, SshKey, Webhook, WebhookDelivery)
+    return [list(model.objects.order_by("pk").values()) for model in models]
 
 
 def test_no_route_is_forgotten() -> None:
@@ -129,7 +151,9 @@ def test_what_alice_owns_does_not_exist_for_others(
     assert alice.ask(route.method, route.of(**named_by("uuid", hers)), {}).status_code != 404
 
 
-@pytest.mark.parametrize(("path", "name"), [("/servers/", "server_id"), ("/ssh-keys/", "ssh_key_id")])
+@pytest.mark.parametrize(
+    ("path", "name"), [("/servers/", "server_id"), ("/ssh-keys/", "ssh_key_id"), ("/webhooks/", "webhook_id")]
+)
 def test_lists_hold_what_is_ones_own(
     alice: Customer, bob: Customer, charlie: Customer, path: str, name: str
 ) -> None:
@@ -251,7 +275,7 @@ def test_a_permission_covers_what_it_says_and_no_more(alice: Customer, word: str
             assert answer.status_code == 403, route
             assert is_refusal(answer.json(), "permission_denied")
             assert PERMISSIONS[route] in answer.json()["detail"]
-    if not WORDS[word] - {"servers:read", "ssh_keys:read", "billing:read"}:
+    if not WORDS[word] - {"servers:read", "ssh_keys:read", "billing:read", "webhooks:read"}:
         assert everything() == before
 
 

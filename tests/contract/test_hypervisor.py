@@ -6,6 +6,7 @@ import xml.etree.ElementTree as ET
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import replace
+from ipaddress import IPv4Address, IPv6Address
 from uuid import uuid4
 
 import pytest
@@ -13,12 +14,14 @@ import pytest
 from deploy.local.processes import as_root
 from provisioning.hypervisors import network_filter
 from provisioning.hypervisors.base import (
+    Card,
     HostMisconfigured,
     Hypervisor,
     HypervisorError,
     Image,
     MachineNotFound,
     MachineSpec,
+    Nic,
     Power,
 )
 from provisioning.hypervisors.domain_xml import NAMESPACE
@@ -175,6 +178,25 @@ def test_powers_tells_of_all_our_machines_and_of_no_others(
     assert powers[on.uuid] == RUNNING
     assert powers[off.uuid].state == PowerState.OFF
     assert foreign not in powers
+
+
+def test_every_machine_is_described_as_it_was_defined(
+    hypervisor: Hypervisor, make_spec: Callable[..., MachineSpec], lab: Lab
+) -> None:
+    on, off = make_spec(), make_spec(vcpus=2, memory_mib=256)
+    for spec in (on, off):
+        lab.make(spec)
+    hypervisor.start(on.uuid)
+    machines = {machine.uuid: machine for machine in hypervisor.machines()}
+    for spec, power in ((on, PowerState.RUNNING), (off, PowerState.OFF)):
+        machine, [nic] = machines[spec.uuid], spec.nics
+        assert (machine.is_ours, machine.server, machine.power.state) == (True, spec.uuid, power)
+        assert (machine.vcpus, machine.memory_mib) == (spec.vcpus, spec.memory_mib)
+        assert machine.cards == (Card(mac=nic.mac, is_filtered=True, addresses=_addresses_of(nic)),)
+
+
+def _addresses_of(nic: Nic) -> tuple[IPv4Address | IPv6Address, ...]:
+    return tuple(address.ip for address in nic.addresses)
 
 
 def test_usage_leaves_out_what_is_off_or_gone(hypervisor: Hypervisor, machine: MachineSpec) -> None:

@@ -2,9 +2,6 @@
 
 import gc
 import os
-import socket
-import struct
-import subprocess
 import time
 from collections.abc import Callable, Iterator
 from concurrent.futures import Future, ThreadPoolExecutor
@@ -17,11 +14,11 @@ import libvirt
 import pytest
 
 from deploy.local.libvirtd import Libvirtd
-from deploy.local.processes import as_root
 from provisioning.hypervisors import libvirt_connection
 from provisioning.hypervisors.base import HostBusy, HostUnreachable, MachineNotFound
 from tests.contract.labs import Lab
 from tests.contract.wire import Wire
+from tests.daemons import hanging
 
 BOUND_S = 15
 
@@ -31,20 +28,6 @@ def taking_at_most(limit_s: float) -> Iterator[None]:
     began = time.monotonic()
     yield
     assert time.monotonic() - began < limit_s
-
-
-@contextmanager
-def hanging(libvirtd: Libvirtd) -> Iterator[None]:
-    """libvirtd stopped in its tracks: its sockets are open and it does nothing."""
-    with socket.socket(socket.AF_UNIX) as end:
-        end.connect(str(libvirtd.socket))
-        credentials = end.getsockopt(socket.SOL_SOCKET, socket.SO_PEERCRED, struct.calcsize("3i"))
-    pid = str(struct.unpack("3i", credentials)[0])
-    subprocess.run(as_root("kill", "-STOP", pid), check=True)
-    try:
-        yield
-    finally:
-        subprocess.run(as_root("kill", "-CONT", pid), check=True)
 
 
 def test_a_host_where_nobody_listens_is_unreachable(qemu_lab: Lab, tmp_path: Path) -> None:

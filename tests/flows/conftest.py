@@ -20,6 +20,7 @@ from servers.models import Operation, Server
 from servers.states import OPEN_OPERATION
 from tests.factories import AccountFactory, HypervisorFactory, LocationFactory, OsVersionFactory, PlanFactory
 from tests.private_services import VAR
+from tests.receiver import Receiver, receiving
 
 PATIENCE = 60
 
@@ -48,7 +49,7 @@ def host(transactional_db: None, qemu_uri: str, empty_image: Path) -> Iterator[H
         )
     PlanFactory.create(vcpus=1, memory_mib=128, disk_gib=1)
     OsVersionFactory.create(image_sha256=empty_image.stem)
-    driver = hosts.connect(row)
+    driver = hosts.driver(row)
     driver.prepare()
     yield row
     for uuid in driver.powers():
@@ -132,6 +133,13 @@ class FaultyHost:
 @pytest.fixture
 def faulty(host: Hypervisor, monkeypatch: pytest.MonkeyPatch) -> FaultyHost:
     """The host's driver from now on, wrapped."""
-    wrapped = FaultyHost(hosts.connect(host))
-    monkeypatch.setattr(hosts, "connect", lambda hypervisor: wrapped)
+    wrapped = FaultyHost(hosts.driver(host))
+    monkeypatch.setattr(hosts, "driver", lambda hypervisor: wrapped)
     return wrapped
+
+
+@pytest.fixture
+def receiver() -> Iterator[Receiver]:
+    """A customer's receiver of webhooks, without TLS."""
+    with receiving() as receiver:
+        yield receiver

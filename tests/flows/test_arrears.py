@@ -1,5 +1,6 @@
 """When credits run out: warned, suspended, listed; and back again when they are paid."""
 
+import json
 from collections.abc import Callable
 from datetime import timedelta
 from decimal import Decimal
@@ -29,6 +30,7 @@ from tests.factories import (
     OsVersionFactory,
     PlanFactory,
     ServerFactory,
+    WebhookFactory,
 )
 from tests.flows.conftest import FaultyHost, finish
 from tests.flows.test_operations import at_once
@@ -97,6 +99,23 @@ def test_servers_are_suspended_when_the_grace_is_over_and_not_before(poor: Accou
     Server.objects.filter(pk=making.pk).update(status=ServerStatus.ACTIVE)
     arrears.settle_all(now=poor.below_zero_since + 73 * HOUR)
     assert (status_of(making), status_of(busy)) == ("suspending", "suspending")
+
+
+def test_webhooks_are_told_that_the_balance_is_low_and_what_was_suspended(poor: Account) -> None:
+    """Guard: ``announce`` in ``arrears``; what rolls back is not told."""
+    webhook = WebhookFactory.create(account=poor, events=["balance.low", "account.suspended"])
+    server = ServerFactory.create(account=poor)
+    arrears.settle(poor.pk)
+    arrears.settle(poor.pk, now=timezone.now() + 73 * HOUR)
+
+    told = [json.loads(delivery.body) for delivery in webhook.deliveries.order_by("pk")]
+    assert [(message["type"], message["data"]) for message in told] == [
+        ("balance.low", {"balance": -1.0, "spend_per_hour": 0.014}),
+        (
+            "account.suspended",
+            {"balance": -1.0, "servers": [{"id": server.pk, "uuid": str(server.uuid), "name": server.name}]},
+        ),
+    ]
 
 
 def suspended(account: Account, reason: SuspensionReason, **fields: Any) -> Server:

@@ -9,9 +9,9 @@ import pytest
 
 from inventory.models import Hypervisor, IpAddress, Placement
 from plans.models import Plan
-from provisioning import hosts, tasks
+from provisioning import hosts, tasks, workflows
 from provisioning.hypervisors.base import HostBusy, HostMisconfigured, HostUnreachable
-from provisioning.reconcile import clear_failed_creates
+from provisioning.reconcile import reconcile
 from provisioning.workflows import WORKFLOWS
 from servers import services
 from servers.models import Operation, Server
@@ -76,6 +76,18 @@ def test_a_stop_that_the_guest_ignores_cuts_the_power_and_says_so(active: Server
     assert finish(active).status == ServerStatus.STOPPED
     operation.refresh_from_db()
     assert operation.message == "The system did not shut down within 1 seconds: its power was cut."
+
+
+def test_a_guest_that_missed_the_power_button_is_asked_again(
+    faulty: FaultyHost, active: Server, settings: Any, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Guard: the second shut_down in await_power_off; a guest that still booted hears it."""
+    monkeypatch.setattr(workflows, "ASK_TO_SHUT_DOWN_EVERY", 1)
+    settings.VPS_SHUTDOWN_TIMEOUT = 2
+    services.stop_server(server=active, requested_by="a test")
+    assert finish(active).status == ServerStatus.STOPPED
+    assert faulty.calls.count("shut_down") > 1
+    assert faulty.calls.count("power_off") == 1
 
 
 CALLS = {
@@ -153,7 +165,7 @@ def test_what_a_failed_create_left_on_a_host_that_went_away_is_removed_later(
     assert finish(server).status == ServerStatus.ERROR
     assert server.placement is not None
     assert_one_machine(host, server)
-    clear_failed_creates()
+    reconcile(host)
     assert_nothing_left(host)
 
 

@@ -6,6 +6,7 @@ import subprocess
 import sys
 from collections.abc import Callable
 from decimal import Decimal
+from ipaddress import ip_network
 from pathlib import Path
 from typing import Any
 
@@ -37,6 +38,7 @@ TAKEN: list[tuple[Callable[[str], Any], str, Any]] = [
     (env.env_list, "a, b ,,c", ["a", "b", "c"]),
     (env.env_hosts, "a.example.com,.example.org", ["a.example.com", ".example.org"]),
     (env.env_origins, "https://a.example.com", ["https://a.example.com"]),
+    (env.env_networks, "10.0.0.0/8, fd00::/8", [ip_network("10.0.0.0/8"), ip_network("fd00::/8")]),
     (lambda name: env.env_choice(name, ["A", "B"], "A"), "B", "B"),
     (env.env_redis, "rediss://:secret@host:6380/1", "rediss://:secret@host:6380/1"),
     (env.env_redis, "unix:///run/redis.sock", "unix:///run/redis.sock"),
@@ -50,6 +52,7 @@ NONSENSE: list[tuple[Callable[[str], Any], list[str]]] = [
     (lambda name: env.env_decimal(name, "5"), ["-1", "NaN", "Infinity", "free", "1,5", "1e400", "0.00001"]),
     (env.env_hosts, ["", ",", "https://api.example.com", "api.example.com/"]),
     (env.env_origins, ["api.example.com", "https://a.example.com,b.example.com"]),
+    (env.env_networks, ["10.0.0.1/8", "10.0.0.0/33", "10.0.0.0/8 fd00::/8", "localhost", "*"]),
     (lambda name: env.env_choice(name, ["DEBUG", "INFO"], "INFO"), ["LOUD", "info"]),
     (
         env.env_database,
@@ -113,6 +116,7 @@ def test_what_is_not_set_or_empty_has_its_default(monkeypatch: pytest.MonkeyPatc
         assert env.env_int("THE_NAME", 5) == 5
         assert env.env_decimal("THE_NAME", "5") == 5
         assert env.env_origins("THE_NAME") == []
+        assert env.env_networks("THE_NAME") == []
         assert env.env_choice("THE_NAME", ["A"], "A") == "A"
 
 
@@ -189,10 +193,12 @@ WRONG = {
     "VPS_GRACE_HOURS": ["-1", "3 days"],
     "VPS_TERMINATE_AFTER_DAYS": ["-1"],
     "VPS_SIGNUP_CREDITS": ["-1"],
+    "VPS_OPERATION_LEASE": ["0"],
     "VPS_BOOT_TIMEOUT": ["0"],
     "VPS_SHUTDOWN_TIMEOUT": ["0"],
     "VPS_ADDRESS_REST": ["-1"],
     "VPS_RATE_LIMIT": ["-1", "many"],
+    "VPS_WEBHOOK_PRIVATE_NETWORKS": ["10.0.0.1/8", "localhost", "10.0.0.0/8;fd00::/8"],
 }
 
 

@@ -1,6 +1,7 @@
 """The schema and the pages to try it, open to everybody.  The pages need no file but ours."""
 
 from functools import cache
+from threading import Lock
 from typing import Any
 
 from drf_spectacular.generators import SchemaGenerator
@@ -10,10 +11,17 @@ from rest_framework.request import Request
 from rest_framework.response import Response
 from rest_framework.views import APIView
 
+_making = Lock()
 
-@cache
+
 def published() -> dict[str, Any]:
     """The schema.  It is the same for everybody and for as long as the process lives."""
+    with _making:  # drf-spectacular fails when two threads make it at once
+        return _made()
+
+
+@cache
+def _made() -> dict[str, Any]:
     schema: dict[str, Any] = SchemaGenerator().get_schema(public=True)
     return schema
 

@@ -32,7 +32,13 @@ class Command(BaseCommand):
             "--memory-mib", type=int, help="for sale; default: the host's less --keep-memory-mib"
         )
         parser.add_argument("--keep-memory-mib", type=int, default=1024, help="for the host itself (1024)")
-        parser.add_argument("--disk-gib", type=int, help="for sale; default: the pool's capacity")
+        parser.add_argument(
+            "--disk-gib", type=int, help="for sale; default: the pool's capacity less --keep-disk-gib"
+        )
+        parser.add_argument(
+            "--keep-disk-gib", type=int, default=10, help="for the host itself and for images (10)"
+        )
+        parser.add_argument("--max-operations", type=int, help="how many may be under way on it at once (8)")
 
     def handle(self, *args: Any, **options: Any) -> None:
         location = Location.objects.filter(code=options["location"]).first()
@@ -47,7 +53,7 @@ class Command(BaseCommand):
             network=options["network"],
         )
         try:
-            driver = hosts.connect(entry)
+            driver = hosts.driver(entry)
             driver.prepare()
             facts = driver.facts()
         except HypervisorError as error:
@@ -55,7 +61,7 @@ class Command(BaseCommand):
         capacity = {
             "vcpus": options["vcpus"] or 4 * facts.vcpus,
             "memory_mib": options["memory_mib"] or max(0, facts.memory_mib - options["keep_memory_mib"]),
-            "disk_gib": options["disk_gib"] or facts.disk_gib,
+            "disk_gib": options["disk_gib"] or max(0, facts.disk_gib - options["keep_disk_gib"]),
         }
         described = {
             "location": location,
@@ -64,6 +70,8 @@ class Command(BaseCommand):
             "storage_pool": entry.storage_pool,
             "network": entry.network,
         }
+        if options["max_operations"]:
+            described["max_operations"] = options["max_operations"]
         host, _ = Hypervisor.objects.update_or_create(name=options["name"], defaults=described | capacity)
         self.stdout.write(
             f"{host} ({host.domain_type}) has {host.vcpus} vCPUs, {host.memory_mib} MiB of memory "

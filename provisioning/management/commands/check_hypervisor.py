@@ -2,10 +2,10 @@ from typing import Any
 
 from django.core.management.base import BaseCommand, CommandError, CommandParser
 
+from inventory import contact
 from inventory.models import Hypervisor
-from inventory.services import record_contact
 from provisioning import hosts
-from provisioning.hypervisors.base import HypervisorError
+from provisioning.hypervisors.base import HostUnreachable, HypervisorError
 
 
 class Command(BaseCommand):
@@ -29,12 +29,15 @@ class Command(BaseCommand):
 
     def _check(self, host: Hypervisor) -> bool:
         try:
-            facts = hosts.connect(host).facts()
+            facts = hosts.driver(host).facts()
         except HypervisorError as error:
-            record_contact(host, error=str(error), reachable=False)
+            if isinstance(error, HostUnreachable):
+                contact.record_silence(host, str(error))
+            else:
+                contact.record_answer(host, error=str(error))
             self.stdout.write(f"{host}: {error.code}: {error}")
             return False
-        record_contact(host)
+        contact.record_answer(host)
         self.stdout.write(
             f"{host}: {facts.hostname}, libvirt {facts.libvirt_version}, {facts.vcpus} CPUs, "
             f"{facts.memory_mib} MiB, pool {facts.disk_free_gib} of {facts.disk_gib} GiB free"

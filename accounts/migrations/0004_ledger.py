@@ -71,7 +71,7 @@ NO_TRIGGERS = """
 class Migration(migrations.Migration):
 
     dependencies = [
-        ('accounts', '0002_idempotent_answers'),
+        ('accounts', '0003_webhooks'),
     ]
 
     operations = [

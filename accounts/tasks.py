@@ -1,0 +1,21 @@
+"""The Celery tasks of accounts, by the names that others send."""
+
+from celery import shared_task
+
+from accounts.webhooks import delivery
+
+SWEEP_EVERY_S = 5
+SWEPT_AT_ONCE = 1000
+
+
+@shared_task(name="accounts.deliver_webhook")
+def deliver_webhook(delivery_id: int) -> None:
+    delivery.deliver(delivery_id)
+
+
+@shared_task(name="accounts.sweep_webhooks")
+def sweep_webhooks() -> None:
+    """Wake what is due: what failed before, and what was forgotten.  Remove what is old."""
+    for row in delivery.first_due_of_each_webhook()[:SWEPT_AT_ONCE]:
+        delivery.wake(row.pk, expires_s=SWEEP_EVERY_S)
+    delivery.remove_old_deliveries(SWEPT_AT_ONCE)

@@ -1,0 +1,39 @@
+import json
+from typing import Any
+
+from django.core.management.base import BaseCommand, CommandError, CommandParser
+
+from provisioning.verify.findings import Finding, Severity
+from provisioning.verify.verification import verify
+
+
+class Command(BaseCommand):
+    help = (
+        "Compare everything with everything: rows with each other, and with what each host has. Prints one "
+        "finding a line (docs/verify.md says what to do about each) and changes nothing. Ends with status 1 "
+        "if there are errors. Example: manage.py verify --strict"
+    )
+
+    def add_arguments(self, parser: CommandParser) -> None:
+        parser.add_argument("--json", action="store_true", help="a list of objects instead of lines")
+        parser.add_argument("--strict", action="store_true", help="status 1 for warnings, too")
+
+    def handle(self, *args: Any, strict: bool, **options: Any) -> None:
+        findings = verify()
+        if options["json"]:
+            self.stdout.write(json.dumps([_as_object(finding) for finding in findings], indent=1))
+        else:
+            for finding in findings:
+                self.stdout.write(str(finding))
+        errors = sum(finding.severity == Severity.ERROR for finding in findings)
+        if errors or (strict and findings):
+            raise CommandError(f"{errors} errors, {len(findings) - errors} warnings.")
+
+
+def _as_object(finding: Finding) -> dict[str, str]:
+    return {
+        "code": finding.code,
+        "severity": finding.severity,
+        "object": finding.object,
+        "sentence": finding.sentence,
+    }

@@ -1,0 +1,78 @@
+"""Finds the operations that were forgotten, and sees to it that somebody takes them up.
+
+It asks Postgres and nothing else, so that a broker that loses its messages costs a delay; while there is no
+broker at all it carries operations out itself.
+"""
+
+import logging
+from collections.abc import Iterable
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass, field
+from datetime import timedelta
+from time import monotonic
+
+from celery import current_app
+from django.db import connection
+from kombu.exceptions import OperationalError
+
+from plans.catalogue import locations
+from provisioning.carry_out import carry_out
+from servers.models import Operation
+from servers.selectors import due_operations
+from vpsorg import queues
+
+log = logging.getLogger(__name__)
+
+AT_ONCE = 1000
+THREADS = 4
+
+
+@dataclass
+class Sweep:
+    """One who looks again and again.  Several side by side do no harm."""
+
+    # A message on its way, or waiting behind others, is not forgotten yet.
+    patience: timedelta = timedelta(seconds=15)
+    _reminded: dict[int, float] = field(default_factory=dict)
+    _has_broker: bool = True
+
+    def once(self) -> int:
+        """See to every operation that was forgotten; how many there were."""
+        forgotten = self._forgotten()
+        try:
+            for operation in forgotten:
+                log.warning("%s of server %s was forgotten", operation, operation.server.uuid)
+                _remind(operation)
+                self._reminded[operation.pk] = monotonic()
+            self._has_broker = True
+        except (OperationalError, OSError) as error:
+            log.error("no broker (%s): %d operations are carried out here", error, len(forgotten))
+            self._has_broker = False
+            _carry_out_here(forgotten)
+        return len(forgotten)
+
+    def _forgotten(self) -> list[Operation]:
+        patience_s = self.patience.total_seconds()
+        self._reminded = {pk: at for pk, at in self._reminded.items() if monotonic() - at < patience_s}
+        # Without a broker nobody else is on the way.
+        late = due_operations(self.patience if self._has_broker else timedelta())
+        return list(late.exclude(pk__in=self._reminded).select_related("server")[:AT_ONCE])
+
+
+def _remind(operation: Operation) -> None:
+    queue = queues.at(locations[operation.server.location_id].code)
+    current_app.send_task("provisioning.carry_out", [operation.pk], queue=queue)
+
+
+def _carry_out_here(operations: Iterable[Operation]) -> None:
+    with ThreadPoolExecutor(THREADS) as threads:
+        list(threads.map(_carry_out_in_thread, [operation.pk for operation in operations]))
+
+
+def _carry_out_in_thread(operation_id: int) -> None:
+    try:
+        carry_out(operation_id)
+    except Exception:
+        log.exception("operation %d failed here", operation_id)
+    finally:
+        connection.close()  # this thread's own, and the thread ends

@@ -1,0 +1,103 @@
+"""What can be wrong, each by a code that never changes.  docs/verify.md says what to do about it."""
+
+from dataclasses import dataclass
+from enum import StrEnum, auto
+from uuid import UUID
+
+
+class Severity(StrEnum):
+    """An error breaks a promise; a warning may break one soon, or heals by itself."""
+
+    ERROR = auto()
+    WARNING = auto()
+
+
+class Code(StrEnum):
+    @staticmethod
+    def _generate_next_value_(name: str, start: int, count: int, last_values: list[str]) -> str:
+        return name
+
+    HOST_UNREACHABLE = auto()
+    HOST_MISCONFIGURED = auto()
+    HOST_NOT_VERIFIED = auto()
+    HOST_NOT_SEEN = auto()
+    HOST_DISABLED = auto()
+    HOST_COUNTERS = auto()
+    HOST_DOMAIN_TYPE = auto()
+    HOST_MEMORY_OVERSOLD = auto()
+    HOST_DISK_OVERSOLD = auto()
+    HOST_DISK_NEARLY_FULL = auto()
+    HOST_NOT_SAMPLED = auto()
+
+    MACHINE_ORPHAN = auto()
+    MACHINE_ON_WRONG_HOST = auto()
+    MACHINE_COPY = auto()
+    MACHINE_SAME_MAC = auto()
+    MACHINE_SAME_ADDRESS = auto()
+    VOLUME_ORPHAN = auto()
+
+    SERVER_MACHINE_MISSING = auto()
+    SERVER_DISK_MISSING = auto()
+    SERVER_SEED_MISSING = auto()
+    SERVER_VCPUS = auto()
+    SERVER_MEMORY = auto()
+    SERVER_MAC = auto()
+    SERVER_UNFILTERED = auto()
+    SERVER_ADDRESSES = auto()
+    SERVER_POWER = auto()
+    SERVER_PAUSED = auto()
+    SERVER_RUNS_SUSPENDED = auto()
+    SERVER_STUCK = auto()
+    SERVER_UNPLACED = auto()
+    SERVER_LOCATION = auto()
+    SERVER_SIZE = auto()
+    SERVER_REPORTED_ADDRESS = auto()
+
+    OPERATION_STATUS = auto()
+    OPERATION_OVERDUE = auto()
+    OPERATION_ABANDONED = auto()
+    OPERATION_FORGOTTEN = auto()
+    OPERATION_DELETE_STUCK = auto()
+
+    PLACEMENT_UNUSED = auto()
+    PLACEMENT_OF_DELETED = auto()
+    PLACEMENT_OF_FAILED = auto()
+    PLACEMENT_WITHOUT_ADDRESS = auto()
+    ADDRESS_LOCATION = auto()
+    ADDRESSES_NEARLY_GONE = auto()
+    IMAGE_MISSING = auto()
+
+
+WARNINGS = frozenset(
+    {
+        Code.HOST_NOT_SEEN,
+        Code.HOST_DISABLED,
+        Code.HOST_DOMAIN_TYPE,
+        Code.HOST_MEMORY_OVERSOLD,
+        Code.HOST_DISK_OVERSOLD,
+        Code.HOST_NOT_SAMPLED,
+        Code.MACHINE_COPY,
+        Code.SERVER_SEED_MISSING,
+        Code.SERVER_POWER,
+        Code.SERVER_SIZE,
+        Code.SERVER_REPORTED_ADDRESS,
+        Code.PLACEMENT_OF_FAILED,
+        Code.ADDRESSES_NEARLY_GONE,
+    }
+)
+
+
+@dataclass(frozen=True)
+class Finding:
+    code: Code
+    object: str
+    sentence: str
+    # Whose rows must still be as they were when the host was asked.  None: no host was asked.
+    machine: UUID | None = None
+
+    def __str__(self) -> str:
+        return f"{self.code} {self.severity} {self.object}: {self.sentence}"
+
+    @property
+    def severity(self) -> Severity:
+        return Severity.WARNING if self.code in WARNINGS else Severity.ERROR

@@ -1,0 +1,138 @@
+"""What the rows say, and what the hosts say: values, so that the checks can be asked from tables."""
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from datetime import datetime
+from uuid import UUID
+
+from inventory.models import Hypervisor
+from provisioning.hypervisors.base import HostFacts, HypervisorError, Machine, Volume
+from servers.states import OperationKind, OperationStatus, PowerState, ServerStatus
+
+IDLE = {ServerStatus.ACTIVE, ServerStatus.STOPPED, ServerStatus.SUSPENDED}
+
+
+@dataclass(frozen=True, kw_only=True)
+class Size:
+    vcpus: int
+    memory_mib: int
+    disk_gib: int
+
+    def __str__(self) -> str:
+        return f"{self.vcpus} vCPU, {self.memory_mib} MiB, {self.disk_gib} GiB"
+
+
+@dataclass(frozen=True, kw_only=True)
+class HostRow:
+    name: str
+    location: str
+    status: Hypervisor.Status
+    domain_type: str
+    for_sale: Size
+    used: Size
+    last_seen_at: datetime | None
+
+
+@dataclass(frozen=True, kw_only=True)
+class AddressRow:
+    address: str
+    location: str
+
+
+@dataclass(frozen=True, kw_only=True)
+class PlacementRow:
+    id: int
+    host: str
+    size: Size
+    mac: str
+    addresses: tuple[AddressRow, ...]
+
+
+@dataclass(frozen=True, kw_only=True)
+class OperationRow:
+    """An open operation."""
+
+    id: int
+    kind: OperationKind
+    status: OperationStatus
+    created_at: datetime
+    due_at: datetime
+    lease_until: datetime | None
+    deadline_at: datetime | None
+
+
+@dataclass(frozen=True, kw_only=True)
+class ServerRow:
+    """A server that is not deleted, or that still holds something."""
+
+    id: int
+    uuid: UUID
+    status: ServerStatus
+    location: str
+    plan: Size
+    placement: int | None
+    operation: OperationRow | None
+    reported: tuple[str, ...]  # the addresses that its guest told
+    settled_at: datetime
+    sampled_at: datetime | None
+
+    @property
+    def is_idle(self) -> bool:
+        return self.operation is None and self.status in IDLE
+
+    @property
+    def is_watched(self) -> bool:
+        return self.is_idle and self.placement is not None
+
+
+@dataclass(frozen=True, kw_only=True)
+class PoolRow:
+    network: str
+    addresses: int
+    free: int
+
+
+@dataclass(frozen=True, kw_only=True)
+class ImageRow:
+    """A system on offer."""
+
+    os: str
+    sha256: str
+    is_there: bool
+
+
+@dataclass(frozen=True, kw_only=True)
+class Rows:
+    """All rows as they were at one moment."""
+
+    at: datetime
+    hosts: Mapping[str, HostRow]
+    placements: Mapping[int, PlacementRow]
+    servers: Mapping[UUID, ServerRow]
+    pools: tuple[PoolRow, ...] = ()
+    images: tuple[ImageRow, ...] = ()
+
+    def host_of(self, server: ServerRow) -> str | None:
+        return None if server.placement is None else self.placements[server.placement].host
+
+    def servers_on(self, host: str) -> list[ServerRow]:
+        return [server for server in self.servers.values() if self.host_of(server) == host]
+
+
+@dataclass(frozen=True, kw_only=True)
+class HostAnswer:
+    """All that one host says of itself."""
+
+    facts: HostFacts
+    machines: tuple[Machine, ...]
+    volumes: tuple[Volume, ...]
+
+
+# Of each host that was asked: what it said, or why it could not.
+Answers = Mapping[str, HostAnswer | HypervisorError]
+
+EXPECTED_POWER = {
+    ServerStatus.ACTIVE: PowerState.RUNNING,
+    ServerStatus.STOPPED: PowerState.OFF,
+    ServerStatus.SUSPENDED: PowerState.OFF,
+}

@@ -1,0 +1,55 @@
+"""Compares everything with everything and changes nothing.
+
+The rows are read, then the hosts are asked, each once; what they disagree about is believed only if the rows
+of that server are still the same afterwards.
+"""
+
+from collections.abc import Iterable
+from concurrent.futures import ThreadPoolExecutor
+
+from inventory.models import Hypervisor
+from provisioning import hosts
+from provisioning.hypervisors.base import HypervisorError
+from provisioning.verify.findings import Finding
+from provisioning.verify.host_checks import check_hosts
+from provisioning.verify.row_checks import check_rows
+from provisioning.verify.rows import read_again, read_rows
+from provisioning.verify.snapshot import HostAnswer, Rows, ServerRow
+
+AT_ONCE = 16
+
+
+def verify() -> list[Finding]:
+    """All that is wrong now, sorted by code.  Disabled hosts are not asked."""
+    rows = read_rows()
+    asked = list(Hypervisor.objects.exclude(status=Hypervisor.Status.DISABLED).filter(name__in=rows.hosts))
+    with ThreadPoolExecutor(AT_ONCE) as threads:
+        answers = dict(zip((host.name for host in asked), threads.map(_ask, asked), strict=True))
+    doubted = check_hosts(rows, answers)
+    return sorted([*check_rows(rows), *_confirmed(rows, doubted)], key=lambda f: (f.code, f.object))
+
+
+def _ask(host: Hypervisor) -> HostAnswer | HypervisorError:
+    try:
+        driver = hosts.driver(host)  # whatever the circuit breaker says: nothing is written here
+        return HostAnswer(
+            facts=driver.facts(), machines=tuple(driver.machines()), volumes=tuple(driver.volumes())
+        )
+    except HypervisorError as error:
+        return error
+
+
+def _confirmed(rows: Rows, findings: Iterable[Finding]) -> list[Finding]:
+    """Without those about servers that changed while the hosts were asked."""
+    findings = list(findings)
+    suspects = {finding.machine for finding in findings if finding.machine}
+    now = read_again(suspects) if suspects else {}
+    moved = {uuid for uuid in suspects if _stamp(rows.servers.get(uuid)) != _stamp(now.get(uuid))}
+    return [finding for finding in findings if finding.machine not in moved]
+
+
+def _stamp(server: ServerRow | None) -> object:
+    """Changes with whatever the lifecycle writes, and stays when only time passes."""
+    if server is None:
+        return None
+    return server.status, server.settled_at, server.placement, server.operation and server.operation.id

@@ -1,0 +1,49 @@
+"""The table of states as a picture, for docs/reliability.md:  python -m servers.state_diagram"""
+
+from collections.abc import Container, Iterator
+
+from servers.states import RULES, OperationKind, Rule, ServerStatus
+
+S = ServerStatus
+
+
+def mermaid() -> str:
+    """A Mermaid state diagram of what ``RULES`` says."""
+    return "\n".join(["stateDiagram-v2", *(f"    {line}" for line in _lines())])
+
+
+def _lines() -> Iterator[str]:
+    for kind, rule in RULES.items():
+        if kind == OperationKind.DELETE:
+            yield f"note right of {rule.shows}: from every status, whatever is under way"
+        elif not rule.allowed_in:
+            yield f"[*] --> {rule.shows}: {kind}"
+        for before in _in_order(rule.allowed_in if kind != OperationKind.DELETE else ()):
+            yield f"{before} --> {rule.shows}: {kind}"
+    seen = set()
+    for rule in RULES.values():
+        for line in _ends(rule):
+            if line not in seen:
+                yield line
+                seen.add(line)
+    yield f"{S.DELETED} --> [*]"
+
+
+def _ends(rule: Rule) -> Iterator[str]:
+    """Where it leads: as promised; or, when it fails, to what the table or the host says."""
+    succeeds_in = [rule.succeeds_in] if rule.succeeds_in else [S.ACTIVE, S.STOPPED]
+    for status in succeeds_in:
+        yield f"{rule.shows} --> {status}: done"
+    if rule.deadline is None:
+        return
+    fails_in = [rule.fails_in] if rule.fails_in else [S.ACTIVE, S.STOPPED]
+    for status in fails_in:
+        yield f"{rule.shows} --> {status}: failed"
+
+
+def _in_order(statuses: Container[ServerStatus]) -> list[ServerStatus]:
+    return [status for status in S if status in statuses]
+
+
+if __name__ == "__main__":
+    print(mermaid())

@@ -1,0 +1,128 @@
+"""The product's processes, to be killed: workers and sweeps on the suite's Postgres, Redis and libvirt.
+
+Guests have no system inside: QEMU runs, nothing boots, a create takes a second.
+"""
+
+import os
+import random
+import signal
+import sys
+from collections.abc import Iterator
+from contextlib import suppress
+from dataclasses import dataclass, field
+from pathlib import Path
+
+import pytest
+from django.db import connection
+
+from deploy.local.folder import PROJECT
+from deploy.local.processes import Process, wait_for
+from inventory.models import Hypervisor
+from servers.models import Operation
+from servers.states import OPEN_OPERATION
+from tests.flows.conftest import empty_image, host, order  # noqa: F401  (fixtures)
+from tests.private_services import POSTGRES, VAR
+
+LEASE_S = 3
+PATIENCE_S = 120
+SEED = int(os.environ.get("CHAOS_SEED") or random.randrange(2**32))
+TRIALS = int(os.environ.get("CHAOS_TRIALS") or 50)
+
+
+def pytest_report_header() -> str:
+    return f"chaos: CHAOS_SEED={SEED} CHAOS_TRIALS={TRIALS}"
+
+
+@dataclass
+class Plant:
+    """One worker with four processes, and two sweeps."""
+
+    orders: Path
+    environment: dict[str, str]
+    worker: Process = field(init=False)
+    sweeps: list[Process] = field(init=False)
+
+    def __post_init__(self) -> None:
+        var = VAR / "chaos"
+        self.worker = Process("worker", var, stop_signal=signal.SIGKILL)
+        self.sweeps = [Process(f"sweep{number}", var, stop_signal=signal.SIGKILL) for number in (1, 2)]
+
+    def start(self) -> None:
+        self.start_worker()
+        for sweep in self.sweeps:
+            command = [sys.executable, "manage.py", "sweep", "--every", "0.5", "--patience", "1"]
+            sweep.start(command, env=self.environment, cwd=PROJECT)
+
+    def start_worker(self, *more: str) -> None:
+        options = ["--concurrency", "4", "--loglevel", "INFO", "--without-gossip", "--without-mingle"]
+        command = [sys.executable, "-m", "celery", "-A", "tests.chaos.worker", "worker", *options, *more]
+        self.worker.start(command, env=self.environment, cwd=PROJECT)
+
+    def stop(self) -> None:
+        for process in (self.worker, *self.sweeps):
+            process.stop()
+
+    def kill_worker(self) -> None:
+        """All of it, if anything is left, as when its machine loses its power; and start another."""
+        self.worker.stop()
+        self.start_worker()
+
+    def kill_one(self, luck: random.Random) -> None:
+        """One of its processes, in the middle of whatever it does."""
+        pid = self.supervised()
+        children = Path(f"/proc/{pid}/task/{pid}/children").read_text().split()
+        if children:
+            with suppress(ProcessLookupError):
+                os.kill(int(luck.choice(children)), signal.SIGKILL)
+
+    def supervised(self) -> int:
+        """The worker's process id.  One that ended is started again, as systemd or Docker does.
+
+        Celery gives up when a process of its pool dies before it is up.
+        """
+        if self.worker.pid is None:
+            self.kill_worker()
+        assert self.worker.pid is not None
+        return self.worker.pid
+
+    def order_death(self, operation: Operation, step: str, when: str) -> None:
+        """Whoever carries this operation out shall die before or after this step."""
+        (self.orders / f"{operation.pk}.{step}.{when}").touch()
+
+    def deaths_to_come(self) -> list[str]:
+        return [path.name for path in self.orders.iterdir()]
+
+
+@pytest.fixture(scope="module")
+def environment(tmp_path_factory: pytest.TempPathFactory, django_db_setup: None) -> dict[str, str]:
+    database = connection.settings_dict["NAME"]
+    return os.environ | {
+        "DATABASE_URL": f"{POSTGRES.url.rpartition('/')[0]}/{database}",
+        "DJANGO_SETTINGS_MODULE": "vpsorg.settings",
+        "VPS_OPERATION_LEASE": str(LEASE_S),
+        "VPS_SHUTDOWN_TIMEOUT": "1",
+        "CHAOS_ORDERS": str(tmp_path_factory.mktemp("orders")),
+    }
+
+
+@pytest.fixture
+def plant(host: Hypervisor, environment: dict[str, str]) -> Iterator[Plant]:  # noqa: F811
+    """Running processes; they end before the rows and the machines do."""
+    plant = Plant(Path(environment["CHAOS_ORDERS"]), environment)
+    plant.start()
+    yield plant
+    plant.stop()
+
+
+@pytest.fixture
+def luck() -> random.Random:
+    return random.Random(SEED)
+
+
+def await_end(plant: Plant, patience_s: float = PATIENCE_S) -> None:
+    """Until nothing is open any more.  Says what is, and what the worker wrote, if that takes too long."""
+    is_open = Operation.objects.filter(status__in=OPEN_OPERATION)
+    if wait_for(lambda: plant.supervised() > 0 and not is_open.exists(), patience_s):
+        return
+    left = [f"{o} {o.status} {o.step} attempt {o.attempt}: {o.error_detail}" for o in is_open]
+    raise AssertionError("\n".join([*left, plant.worker.last_lines(60), plant.sweeps[0].last_lines(20)]))

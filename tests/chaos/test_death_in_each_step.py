@@ -1,0 +1,80 @@
+"""A worker dies in each step of each operation, before and after it; another one goes on to the end.
+
+Guard: ``lease_until__lt`` in lifecycle.begin; without it nobody goes on where the dead one stopped.
+"""
+
+from collections.abc import Callable
+from typing import Any
+
+import pytest
+from django.db import transaction
+
+from provisioning.workflows import WORKFLOWS
+from servers import services
+from servers.models import Operation, Server
+from servers.states import OperationKind, OperationStatus, ServerStatus, SuspensionReason
+from tests.chaos.conftest import Plant, await_end
+from tests.chaos.truth import assert_all_is_true
+from tests.factories import PlanFactory
+
+pytestmark = pytest.mark.timeout(400)
+
+K, S = OperationKind, ServerStatus
+FIRST: dict[OperationKind, Callable[..., Any]] = {
+    K.START: services.hard_stop_server,
+    K.UNSUSPEND: services.suspend_server,
+}
+ENDS = {
+    K.CREATE: S.ACTIVE,
+    K.STOP: S.STOPPED,
+    K.HARD_STOP: S.STOPPED,
+    K.SUSPEND: S.SUSPENDED,
+    K.DELETE: S.DELETED,
+}
+
+
+def wanted(kind: OperationKind) -> dict[str, Any]:
+    """What the service needs to know besides."""
+    match kind:
+        case K.RESIZE:
+            return {"plan": PlanFactory.create(slug="bigger", vcpus=2, memory_mib=192, disk_gib=2)}
+        case K.REBUILD:
+            return {"os_version": Server.objects.latest("pk").os_version}
+        case K.SUSPEND:
+            return {"reason": SuspensionReason.ABUSE}
+    return {}
+
+
+@pytest.mark.parametrize("kind", OperationKind)
+def test_whoever_dies_in_a_step_is_followed_by_another(
+    plant: Plant, order: Callable[[], Server], kind: OperationKind
+) -> None:
+    deaths = [(step.__name__, when) for step in WORKFLOWS[kind] for when in ("before", "after")]
+    operations = []
+    if kind != K.CREATE:
+        servers = [order() for _ in deaths]
+        await_end(plant)
+        if kind in FIRST:
+            ask(servers, FIRST[kind], **wanted(K.SUSPEND if kind == K.UNSUSPEND else kind))
+            await_end(plant)
+    with transaction.atomic():  # no worker sees an operation before its death is ordered
+        if kind == K.CREATE:
+            operations = [order().operations.get() for _ in deaths]
+        else:
+            operations = ask(servers, getattr(services, f"{kind}_server"), **wanted(kind))
+        for operation, (step, when) in zip(operations, deaths, strict=True):
+            plant.order_death(operation, step, when)
+    await_end(plant)
+    assert plant.deaths_to_come() == [], "somebody was spared: the step was never reached"
+    for operation in operations:
+        operation.refresh_from_db()
+        assert (operation.status, operation.attempt >= 2) == (OperationStatus.SUCCEEDED, True)
+    assert set(Server.objects.values_list("status", flat=True)) == {ENDS.get(kind, S.ACTIVE)}
+    assert_all_is_true()
+
+
+def ask(servers: list[Server], service: Callable[..., Any], **wanted: Any) -> list[Operation]:
+    return [
+        service(server=Server.objects.get(pk=server.pk), requested_by="a test", **wanted)
+        for server in servers
+    ]

@@ -1,0 +1,137 @@
+"""A worker that was frozen for longer than its lease wakes in the middle of a call, when all is over.
+
+What it does then is late, and changes nothing: steps may be repeated, and it cannot write.
+"""
+
+from collections.abc import Callable
+from typing import Any
+
+import pytest
+
+from inventory.models import Hypervisor
+from provisioning import hosts
+from provisioning.carry_out import carry_out
+from provisioning.hypervisors.base import Hypervisor as Driver
+from servers import services
+from servers.models import Operation, Server
+from servers.states import OperationStatus, PowerState, ServerStatus
+from tests.flows.conftest import finish, let_lease_end, open_operation
+from tests.flows.test_stories import assert_nothing_left, assert_one_machine
+
+
+class FrozenHost:
+    """A driver whose first call of this name comes only after something else has happened."""
+
+    def __init__(self, real: Driver, call: str, meanwhile: Callable[[], Any]) -> None:
+        self._real, self._call, self._meanwhile = real, call, meanwhile
+
+    def __getattr__(self, name: str) -> Callable[..., Any]:
+        method: Callable[..., Any] = getattr(self._real, name)
+        if name != self._call:
+            return method
+
+        def late(*args: Any, **kwargs: Any) -> Any:
+            self._call = ""
+            self._meanwhile()
+            return method(*args, **kwargs)
+
+        return late
+
+
+@pytest.fixture
+def freeze(host: Hypervisor, monkeypatch: pytest.MonkeyPatch) -> Callable[..., None]:
+    """From now on the next call of this name is late."""
+    real = hosts.driver(host)
+
+    def freeze(call: str, meanwhile: Callable[[], Any]) -> None:
+        frozen = FrozenHost(real, call, meanwhile)
+        monkeypatch.setattr(hosts, "driver", lambda hypervisor: frozen)
+
+    return freeze
+
+
+def taken_over(server: Server) -> Callable[[], Server]:
+    """Its lease ends, and another worker brings the operation to its end."""
+
+    def take_over() -> Server:
+        let_lease_end(server)
+        return finish(Server.objects.get(pk=server.pk))
+
+    return take_over
+
+
+def deleted(server: Server) -> Callable[[], Server]:
+    """Its lease ends, and the customer deletes the server."""
+
+    def delete() -> Server:
+        services.delete_server(server=Server.objects.get(pk=server.pk), requested_by="a test")
+        return taken_over(server)()
+
+    return delete
+
+
+CREATE_CALLS = ["has_image", "create_disk", "write_seed", "define", "start", "power"]
+
+
+@pytest.mark.parametrize("call", CREATE_CALLS)
+def test_a_ghost_of_a_create_that_another_one_finished(
+    host: Hypervisor, order: Callable[[], Server], freeze: Callable[..., None], call: str
+) -> None:
+    """Guard: ``attempt=operation.attempt`` in lifecycle._fenced, and each call's look at what is there."""
+    server = order()
+    freeze(call, taken_over(server))
+    carry_out(open_operation(server).pk)
+    server.refresh_from_db()
+    operation = server.operations.get()
+    assert (operation.status, operation.attempt) == (OperationStatus.SUCCEEDED, 2)
+    assert server.status == ServerStatus.ACTIVE
+    assert hosts.host_of(server).power(server.uuid).state == PowerState.RUNNING
+    assert_one_machine(host, server)
+
+
+@pytest.mark.parametrize("call", CREATE_CALLS)
+def test_a_ghost_of_a_create_whose_server_was_deleted_leaves_nothing(
+    host: Hypervisor, order: Callable[[], Server], freeze: Callable[..., None], call: str
+) -> None:
+    """Guard: _clean_up_after_myself in carry_out.py."""
+    server = order()
+    freeze(call, deleted(server))
+    carry_out(open_operation(server).pk)
+    server.refresh_from_db()
+    assert server.status == ServerStatus.DELETED
+    assert_nothing_left(host)
+
+
+@pytest.mark.parametrize(
+    ("service", "call"),
+    [
+        (services.stop_server, "shut_down"),
+        (services.stop_server, "power"),
+        (services.hard_stop_server, "power_off"),
+        (services.reboot_server, "start"),
+        (services.delete_server, "delete"),
+    ],
+)
+def test_a_ghost_of_what_another_one_finished(
+    host: Hypervisor,
+    active: Server,
+    freeze: Callable[..., None],
+    settings: Any,
+    service: Callable[..., Operation],
+    call: str,
+) -> None:
+    settings.VPS_SHUTDOWN_TIMEOUT = 0
+    operation = service(server=active, requested_by="a test")
+    freeze(call, taken_over(active))
+    while Operation.objects.get(pk=operation.pk).status == OperationStatus.QUEUED:
+        Operation.objects.filter(pk=operation.pk).update(due_at=operation.created_at)
+        carry_out(operation.pk)
+    operation.refresh_from_db()
+    assert operation.status == OperationStatus.SUCCEEDED
+    active.refresh_from_db()
+    if active.status == ServerStatus.DELETED:
+        assert_nothing_left(host)
+    else:
+        running = hosts.host_of(active).power(active.uuid).state == PowerState.RUNNING
+        assert running == (active.status == ServerStatus.ACTIVE)
+        assert_one_machine(host, active)

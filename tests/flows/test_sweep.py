@@ -1,0 +1,65 @@
+"""What was forgotten is found, whatever became of the broker."""
+
+from collections.abc import Callable, Iterator
+from datetime import timedelta
+
+import pytest
+from django.utils import timezone
+from redis import Redis
+
+from provisioning.sweep import Sweep
+from servers.models import Operation, Server
+from servers.states import OperationStatus, ServerStatus
+from tests.factories import OperationFactory
+from tests.flows.test_operations import at_once
+from tests.private_services import REDIS
+
+QUEUE = "provision.us-west"
+
+
+@pytest.fixture
+def redis() -> Redis:
+    broker: Redis = Redis(unix_socket_path=str(REDIS.socket))
+    broker.flushall()
+    return broker
+
+
+@pytest.fixture
+def no_broker() -> Iterator[None]:
+    REDIS.stop()
+    yield
+    REDIS.start()
+
+
+@pytest.mark.django_db(transaction=True)
+def test_a_worker_of_the_location_is_reminded_and_not_at_every_look(redis: Redis) -> None:
+    """Guard: ``_reminded``; without it a long queue doubles with every look."""
+    OperationFactory.create(due_at=timezone.now() - timedelta(minutes=1))
+    OperationFactory.create(due_at=timezone.now())
+    sweep = Sweep(patience=timedelta(seconds=15))
+    assert [sweep.once() for _ in range(3)] == [1, 0, 0]
+    assert redis.llen(QUEUE) == 1
+
+
+def test_without_a_broker_operations_are_carried_out_all_the_same(
+    no_broker: None, order: Callable[[], Server]
+) -> None:
+    """Guard: the ``except`` in Sweep.once."""
+    servers = [order() for _ in range(2)]
+    sweep = Sweep(patience=timedelta())
+    for _ in range(10):
+        sweep.once()
+        if not Operation.objects.filter(
+            status__in=[OperationStatus.QUEUED, OperationStatus.RUNNING]
+        ).exists():
+            break
+    assert {Server.objects.get(pk=server.pk).status for server in servers} == {ServerStatus.ACTIVE}
+
+
+def test_two_sweeps_at_once_do_nothing_twice(no_broker: None, order: Callable[[], Server]) -> None:
+    """Guard: the WHERE of lifecycle.begin."""
+    server = order()
+    for _ in range(3):
+        at_once(2, lambda: Sweep(patience=timedelta()).once())
+    operation = Operation.objects.get(server=server)
+    assert (operation.status, operation.attempt) == (OperationStatus.SUCCEEDED, 1)

@@ -1,0 +1,288 @@
+"""manage.py verify and reconcile on a real host: each fault is really made, and found by its code."""
+
+import json
+import xml.etree.ElementTree as ET
+from collections.abc import Callable, Iterator
+from io import StringIO
+from typing import Any
+from uuid import uuid4
+
+import libvirt
+import pytest
+from django.core.management import CommandError, call_command
+from django.utils import timezone
+
+from inventory.models import Hypervisor
+from provisioning import hosts
+from provisioning.hypervisors import domain_xml
+from provisioning.hypervisors.storage_names import disk_volume, seed_volume
+from provisioning.reconcile import reconcile
+from provisioning.verify.findings import Code, Finding
+from provisioning.verify.rows import read_rows
+from provisioning.verify.verification import verify
+from servers import services
+from servers.models import Operation, Server
+from servers.states import ServerStatus
+from tests.flows.conftest import finish
+
+
+@pytest.fixture(autouse=True)
+def sound(host: Hypervisor) -> Iterator[None]:
+    """The suite's host sells what it has, was heard of, and holds nothing of tests before or of this one."""
+    host.memory_mib, host.last_seen_at = 1024, timezone.now()
+    host.save(update_fields=["memory_mib", "last_seen_at"])
+    _clear(host)
+    yield
+    _clear(host)
+
+
+def _clear(host: Hypervisor) -> None:
+    driver = hosts.driver(host)
+    for machine in {volume.machine for volume in driver.volumes()} | set(driver.powers()):
+        if machine is not None:
+            driver.delete(machine)
+
+
+@pytest.fixture
+def on_host(qemu_uri: str) -> Iterator[Any]:
+    """An operator's hands on the host."""
+    connection = libvirt.open(qemu_uri)
+    yield connection
+    connection.close()
+
+
+def domain_of(on_host: Any, server: Server) -> Any:
+    return on_host.lookupByUUIDString(str(server.uuid))
+
+
+def volume(on_host: Any, name: str) -> Any:
+    return on_host.storagePoolLookupByName("vps").storageVolLookupByName(name)
+
+
+def found() -> list[Finding]:
+    """All findings but one: how full the machine under the suite is."""
+    return [finding for finding in verify() if finding.code != Code.HOST_DISK_NEARLY_FULL]
+
+
+def codes() -> set[Code]:
+    return {finding.code for finding in found()}
+
+
+def test_a_server_as_it_should_be_is_not_found(active: Server) -> None:
+    assert found() == []
+    services.hard_stop_server(server=active, requested_by="a test")
+    assert found() == [], "while it is being stopped"
+    finish(active)
+    assert found() == []
+    services.delete_server(server=active, requested_by="a test")
+    finish(active)
+    assert found() == []
+
+
+def test_a_machine_deleted_behind_our_back_is_missing(active: Server, on_host: Any) -> None:
+    domain = domain_of(on_host, active)
+    domain.destroy()
+    domain.undefine()
+    [finding] = found()
+    assert (finding.code, finding.object) == (Code.SERVER_MACHINE_MISSING, f"server {active.pk}")
+
+
+@pytest.mark.parametrize(
+    ("name_of", "code"),
+    [(disk_volume, Code.SERVER_DISK_MISSING), (seed_volume, Code.SERVER_SEED_MISSING)],
+)
+def test_a_volume_deleted_behind_our_back_is_missing(
+    active: Server, on_host: Any, name_of: Callable[..., str], code: Code
+) -> None:
+    volume(on_host, name_of(active.uuid)).delete()
+    assert codes() == {code}
+
+
+def test_a_stray_machine_of_ours_is_an_orphan_and_is_not_removed(host: Hypervisor, on_host: Any) -> None:
+    stray = uuid4()
+    on_host.defineXML(
+        f"<domain type='qemu'><name>{domain_xml.domain_name(stray)}</name><uuid>{stray}</uuid>"
+        "<memory unit='MiB'>32</memory><os><type arch='x86_64'>hvm</type></os></domain>"
+    )
+    [finding] = found()
+    assert (finding.code, str(stray) in finding.object) == (Code.MACHINE_ORPHAN, True)
+    reconcile(host)
+    assert on_host.lookupByUUIDString(str(stray))
+
+
+def test_a_file_of_no_server_is_an_orphan(host: Hypervisor, on_host: Any) -> None:
+    name = disk_volume(uuid4())
+    xml = f"<volume><name>{name}</name><capacity>1</capacity></volume>"
+    stray = on_host.storagePoolLookupByName("vps").createXML(xml)
+    try:
+        [finding] = found()
+    finally:
+        stray.delete()
+    assert (finding.code, finding.object) == (Code.VOLUME_ORPHAN, f"volume {name} on {host}")
+
+
+def test_a_machine_that_was_edited_is_found_by_what_was_edited(active: Server, on_host: Any) -> None:
+    definition = ET.fromstring(domain_of(on_host, active).XMLDesc(libvirt.VIR_DOMAIN_XML_INACTIVE))
+    for tag, text in {"vcpu": "2", "memory": str(256 * 1024), "currentMemory": str(256 * 1024)}.items():
+        element = definition.find(tag)
+        assert element is not None
+        element.text = text
+    interface = definition.find("devices/interface")
+    assert interface is not None
+    for filterref in interface.findall("filterref"):
+        interface.remove(filterref)
+    mac = interface.find("mac")
+    assert mac is not None
+    mac.set("address", "52:54:00:ff:ff:ff")
+    on_host.defineXML(ET.tostring(definition, encoding="unicode"))
+    assert codes() == {
+        Code.SERVER_VCPUS,
+        Code.SERVER_MEMORY,
+        Code.SERVER_MAC,
+        Code.SERVER_UNFILTERED,
+        Code.SERVER_ADDRESSES,
+    }
+
+
+def test_a_copy_of_a_machine_is_found_by_what_it_shares(active: Server, on_host: Any) -> None:
+    definition = ET.fromstring(domain_of(on_host, active).XMLDesc(libvirt.VIR_DOMAIN_XML_INACTIVE))
+    for tag, text in {"name": "a-copy", "uuid": str(uuid4())}.items():
+        element = definition.find(tag)
+        assert element is not None
+        element.text = text
+    copy = on_host.defineXML(ET.tostring(definition, encoding="unicode"))
+    try:
+        assert codes() == {Code.MACHINE_COPY, Code.MACHINE_SAME_MAC, Code.MACHINE_SAME_ADDRESS}
+    finally:
+        copy.undefine()
+
+
+def test_power_that_contradicts_is_found_until_reconcile_has_settled_it(
+    active: Server, on_host: Any, host: Hypervisor
+) -> None:
+    domain_of(on_host, active).suspend()
+    assert codes() == {Code.SERVER_PAUSED}
+    domain_of(on_host, active).destroy()
+    assert codes() == {Code.SERVER_POWER}
+    reconcile(host)
+    assert codes() == set()
+
+
+def test_claims_that_disagree_are_found(active: Server, host: Hypervisor) -> None:
+    placement = hosts.placement_of(active)
+    Server.objects.filter(pk=active.pk).update(placement=None, status=ServerStatus.DELETED)
+    Hypervisor.objects.filter(pk=host.pk).update(vcpus_used=7)
+    assert codes() == {
+        Code.HOST_COUNTERS,
+        Code.PLACEMENT_UNUSED,
+        Code.MACHINE_ORPHAN,
+        Code.VOLUME_ORPHAN,
+    }
+    Server.objects.filter(pk=active.pk).update(placement=placement)
+    assert codes() == {Code.HOST_COUNTERS, Code.PLACEMENT_OF_DELETED}
+
+
+def test_a_status_without_its_operation_is_found(active: Server) -> None:
+    services.reboot_server(server=active, requested_by="a test")
+    assert codes() == set()
+    Operation.objects.filter(server=active).update(status="cancelled")
+    assert codes() == {Code.SERVER_STUCK}
+
+
+def test_an_image_that_is_gone_is_found(host: Hypervisor, settings: Any, tmp_path: Any) -> None:
+    settings.VPS_IMAGE_DIR = tmp_path
+    assert codes() == {Code.IMAGE_MISSING}
+
+
+def test_of_an_unreachable_host_nothing_is_called_missing(active: Server, host: Hypervisor) -> None:
+    Hypervisor.objects.filter(pk=host.pk).update(uri="qemu+unix:///system?socket=/nowhere")
+    [finding] = found()
+    assert finding.code == Code.HOST_UNREACHABLE
+    assert "1 servers are not verified" in finding.sentence
+
+
+def test_what_changes_while_the_host_is_asked_is_no_finding(
+    active: Server, order: Callable[..., Server], monkeypatch: Any
+) -> None:
+    """Guard: _confirmed in verification.py.  One server is deleted and one made after the rows were read."""
+    made = []
+
+    def read_and_go_on() -> Any:
+        rows = read_rows()
+        services.delete_server(server=active, requested_by="a test")
+        finish(active)
+        made.append(finish(order()))
+        return rows
+
+    monkeypatch.setattr("provisioning.verify.verification.read_rows", read_and_go_on)
+    assert found() == []
+    monkeypatch.undo()
+    assert found() == []
+    assert made[0].status == ServerStatus.ACTIVE
+
+
+# The commands.
+
+
+def run(command: str, *words: str) -> tuple[str, str]:
+    """What a command prints, and the sentence that it fails with, if it does."""
+    out = StringIO()
+    try:
+        call_command(command, *words, stdout=out)
+    except CommandError as error:
+        return out.getvalue(), str(error)
+    return out.getvalue(), ""
+
+
+def test_errors_end_with_status_1_and_warnings_only_when_asked_for(active: Server, on_host: Any) -> None:
+    assert run("verify", "--strict") == ("", "")
+    volume(on_host, seed_volume(active.uuid)).delete()
+    printed, failure = run("verify")
+    assert printed.startswith(f"SERVER_SEED_MISSING warning server {active.pk}: has no seed ")
+    assert failure == ""
+    assert run("verify", "--strict") == (printed, "0 errors, 1 warnings.")
+    volume(on_host, disk_volume(active.uuid)).delete()
+    printed, failure = run("verify", "--json")
+    assert failure == "1 errors, 1 warnings."
+    assert [(f["code"], f["severity"]) for f in json.loads(printed)] == [
+        ("SERVER_DISK_MISSING", "error"),
+        ("SERVER_SEED_MISSING", "warning"),
+    ]
+
+
+def test_reconcile_says_what_it_would_do_and_does_it(active: Server, on_host: Any, host: Hypervisor) -> None:
+    assert run("reconcile", "--dry-run") == (f"{host}: 1 servers are as promised\n", "")
+    domain_of(on_host, active).destroy()
+    said = f"{host}: 0 servers are as promised\n{host}: server {active.pk}: follow (the host says off)\n"
+    assert run("reconcile", "--host", host.name, "--dry-run") == (said, "")
+    active.refresh_from_db()
+    assert active.status == ServerStatus.ACTIVE
+    assert run("reconcile", "--host", host.name) == (said, "")
+    active.refresh_from_db()
+    assert active.status == ServerStatus.STOPPED
+    assert run("reconcile") == (f"{host}: 1 servers are as promised\n", "")
+
+
+def test_reconcile_names_what_it_would_clear(active: Server, host: Hypervisor) -> None:
+    Server.objects.filter(pk=active.pk).update(status=ServerStatus.ERROR)
+    line = f"{host}: server {active.pk}: clear what its failed create left\n"
+    assert line in run("reconcile", "--dry-run")[0]
+    assert hosts.driver(host).power(active.uuid)
+    run("reconcile")
+    assert active.uuid not in hosts.driver(host).powers()
+
+
+@pytest.mark.parametrize("words", [[], ["--dry-run"]])
+def test_reconcile_fails_for_a_host_that_cannot_be_asked(
+    active: Server, host: Hypervisor, words: list[str]
+) -> None:
+    Hypervisor.objects.filter(pk=host.pk).update(uri="qemu+unix:///system?socket=/nowhere")
+    printed, failure = run("reconcile", *words)
+    assert "/nowhere" in printed
+    assert failure == f"Could not be asked: {host}."
+    active.refresh_from_db()
+    assert active.status == ServerStatus.ACTIVE
+
+
+def test_reconcile_refuses_a_host_that_is_not_there() -> None:
+    assert run("reconcile", "--host", "nobody") == ("", "There is no host nobody, or it is disabled.")
