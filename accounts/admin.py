@@ -1,9 +1,13 @@
+from decimal import Decimal
 from typing import Any
 
+from django import forms
 from django.contrib import admin
+from django.core.exceptions import ValidationError
 from django.db.models import QuerySet
 from django.http import HttpRequest
 
+from accounts import ledger
 from accounts.models import (
     Account,
     ApiToken,
@@ -20,10 +24,14 @@ from vpsorg.admin_site import ReadOnlyAdmin
 
 @admin.register(Account)
 class AccountAdmin(admin.ModelAdmin[Account]):
-    list_display = ["email", "company_name", "is_active", "created_at"]
-    list_filter = ["is_active", "created_at"]
+    list_display = ["email", "company_name", "balance", "below_zero_since", "is_active", "created_at"]
+    list_filter = ["is_active", ("below_zero_since", admin.EmptyFieldListFilter), "created_at"]
     search_fields = ["email", "company_name", "first_name", "last_name"]
-    readonly_fields = ["uuid", "created_at"]
+    readonly_fields = ["uuid", "created_at", "balance", "below_zero_since", "warned_at"]
+
+    def save_model(self, request: HttpRequest, obj: Account, form: Any, change: bool) -> None:
+        # Only what was changed: the balance may have moved since the page was opened.
+        obj.save(update_fields=form.changed_data if change else None)
 
     def has_delete_permission(self, request: HttpRequest, obj: Any = None) -> bool:
         return False  # an account is closed (is_active), its history stays
@@ -64,18 +72,53 @@ class IdempotentAnswerAdmin(ReadOnlyAdmin[IdempotentAnswer]):
     search_fields = ["key", "account__email"]
 
 
+BY_HAND = {
+    CreditEntry.Kind.TOP_UP: ledger.top_up,
+    CreditEntry.Kind.REFUND: ledger.refund,
+    CreditEntry.Kind.CORRECTION: ledger.correct,
+}
+
+
+class LineByHand(forms.ModelForm[CreditEntry]):
+    def clean_amount(self) -> Decimal:
+        amount: Decimal = self.cleaned_data["amount"]
+        if not amount:
+            raise ValidationError("Should not be 0.")
+        return amount
+
+
 @admin.register(CreditEntry)
 class CreditEntryAdmin(ReadOnlyAdmin[CreditEntry]):
     """Staff add lines; nobody changes one."""
 
-    list_display = ["account", "kind", "amount", "note", "created_at"]
+    form = LineByHand
+    list_display = ["account", "kind", "amount", "reason", "server_id", "hour", "made_by", "created_at"]
     list_filter = ["kind", "created_at"]
     list_select_related = ["account"]
-    search_fields = ["account__email", "note"]
+    search_fields = ["account__email", "reason", "reference", "=server_id"]
     autocomplete_fields = ["account"]
 
     def has_add_permission(self, request: HttpRequest, obj: Any = None) -> bool:
         return request.user.has_perm("accounts.add_creditentry")
+
+    def get_fields(self, request: HttpRequest, obj: Any = None) -> Any:
+        by_hand = ["account", "kind", "amount", "reason", "reference"]
+        return super().get_fields(request, obj) if obj else by_hand
+
+    def formfield_for_choice_field(self, db_field: Any, request: HttpRequest, **kwargs: Any) -> Any:
+        if db_field.name == "kind":
+            kwargs["choices"] = [(kind.value, kind.label) for kind in BY_HAND]
+        return super().formfield_for_choice_field(db_field, request, **kwargs)
+
+    def save_model(self, request: HttpRequest, obj: CreditEntry, form: Any, change: bool) -> None:
+        line = BY_HAND[CreditEntry.Kind(obj.kind)](
+            account=obj.account,
+            amount=obj.amount,
+            reason=obj.reason,
+            reference=obj.reference,
+            made_by=f"staff {request.user}",
+        )
+        obj.pk = line.pk
 
 
 @admin.register(Webhook)

@@ -1,14 +1,20 @@
 """Who buys: accounts, their tokens and keys, and the ledger of credits."""
 
+from decimal import Decimal
 from uuid import uuid4
 
 from django.db import models
+from django.db.models import Q
 from django.db.models.functions import Lower
 from django.utils import timezone
 
 
 class Account(models.Model):
-    """A customer.  Staff are Django's users; customers are these."""
+    """A customer.  Staff are Django's users; customers are these.
+
+    ``balance`` and ``below_zero_since`` are written by the database itself, with
+    each line of the ledger; it refuses whoever else would write them.
+    """
 
     uuid = models.UUIDField(default=uuid4, unique=True, editable=False)
     email = models.EmailField()
@@ -17,6 +23,13 @@ class Account(models.Model):
     company_name = models.CharField(max_length=200, blank=True)
     is_active = models.BooleanField(default=True, help_text="Off: none of its tokens is accepted.")
     created_at = models.DateTimeField(default=timezone.now, editable=False)
+    balance = models.DecimalField(
+        max_digits=20, decimal_places=4, default=Decimal(0), editable=False, help_text="The sum of its lines."
+    )
+    below_zero_since = models.DateTimeField(null=True, editable=False, db_index=True)
+    warned_at = models.DateTimeField(
+        null=True, editable=False, help_text="When it was told that its credits run out."
+    )
 
     # Django REST framework asks this of whatever an authenticator returns.
     is_authenticated = True
@@ -73,23 +86,53 @@ class SshKey(models.Model):
 
 
 class CreditEntry(models.Model):
-    """One line of an account's ledger.  Lines are never changed or removed; the balance is their sum."""
+    """One line of an account's ledger.  ``accounts.ledger`` adds them, and nobody changes one."""
 
     class Kind(models.TextChoices):
         SIGNUP = "signup"
-        GRANT = "grant"
-        PAYMENT = "payment"
+        TOP_UP = "top_up"
+        USAGE = "usage"
+        BACKUPS = "backups"
+        REFUND = "refund"
         CORRECTION = "correction"
 
     account = models.ForeignKey(Account, models.PROTECT, related_name="credit_entries")
     kind = models.CharField(max_length=20, choices=Kind.choices)
     amount = models.DecimalField(max_digits=14, decimal_places=4, help_text="Positive adds credits.")
-    note = models.CharField(max_length=255, blank=True)
+    reason = models.CharField(max_length=255, help_text="Why, for the customer.")
+    reference = models.CharField(
+        max_length=100, blank=True, help_text="Of a payment or an invoice: a top-up with it is made once."
+    )
+    made_by = models.CharField(max_length=100, help_text="The meter, an operator or a member of staff.")
+    # No foreign key: accounts do not know servers.
+    server_id = models.BigIntegerField(null=True, help_text="Of a charge: the server.")
+    hour = models.DateTimeField(null=True, help_text="Of a charge: when the hour began.")
     created_at = models.DateTimeField(default=timezone.now, editable=False)
 
     class Meta:
         ordering = ["-id"]
         verbose_name_plural = "credit entries"
+        constraints = [
+            models.UniqueConstraint(fields=["server_id", "hour", "kind"], name="one_charge_per_hour"),
+            models.UniqueConstraint(
+                fields=["account", "reference"],
+                condition=Q(kind="top_up") & ~Q(reference=""),
+                name="one_top_up_per_reference",
+            ),
+            models.CheckConstraint(
+                condition=Q(kind__in=["signup", "top_up", "refund"], amount__gt=0)
+                | Q(kind__in=["usage", "backups"], amount__lt=0)
+                | Q(kind="correction"),
+                name="charges_take_and_payments_give",
+                violation_error_message="A top-up or a refund should be more than 0.",
+            ),
+            models.CheckConstraint(
+                condition=Q(kind__in=["usage", "backups"], server_id__isnull=False, hour__isnull=False)
+                | Q(~Q(kind__in=["usage", "backups"]), hour__isnull=True),
+                name="charges_are_for_an_hour_of_a_server",
+            ),
+        ]
+        indexes = [models.Index(fields=["account", "-id"], name="lines_of_account")]
 
     def __str__(self) -> str:
         return f"{self.amount} ({self.kind})"

@@ -1,17 +1,16 @@
-"""What can be done for an account: made, given tokens, keys and credits."""
+"""What can be done for an account: made, given tokens and keys.  Its credits: ``accounts.ledger``."""
 
 import hashlib
 import secrets
 from collections.abc import Sequence
 from datetime import datetime
-from decimal import Decimal
 
 from django.conf import settings
 from django.db import transaction
-from django.db.models import Sum
 from django.utils import timezone
 
-from accounts.models import Account, ApiToken, CreditEntry, SshKey
+from accounts import ledger
+from accounts.models import Account, ApiToken, SshKey
 from accounts.ssh_keys import PublicKey
 from vpsorg.errors import Refusal
 
@@ -24,7 +23,7 @@ def get_or_create_account(email: str) -> Account:
     """The account with this address.  A new one begins with VPS_SIGNUP_CREDITS."""
     account, is_new = Account.objects.get_or_create(email__iexact=email, defaults={"email": email})
     if is_new and settings.VPS_SIGNUP_CREDITS:
-        add_credit(account=account, amount=settings.VPS_SIGNUP_CREDITS, kind=CreditEntry.Kind.SIGNUP)
+        ledger.welcome(account=account, amount=settings.VPS_SIGNUP_CREDITS)
     return account
 
 
@@ -75,13 +74,3 @@ def record_use(keys: Sequence[SshKey]) -> None:
 
 def digest_of(secret: str) -> str:
     return hashlib.sha256(secret.encode("utf-8", "surrogatepass")).hexdigest()
-
-
-def add_credit(*, account: Account, amount: Decimal, kind: CreditEntry.Kind, note: str = "") -> CreditEntry:
-    """Write one line into the ledger."""
-    return CreditEntry.objects.create(account=account, amount=amount, kind=kind, note=note)
-
-
-def balance_of(account: Account) -> Decimal:
-    """The sum of the ledger.  Lock the account first when something is decided by it."""
-    return account.credit_entries.aggregate(sum=Sum("amount"))["sum"] or Decimal(0)

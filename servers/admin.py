@@ -8,9 +8,10 @@ from django.contrib import admin, messages
 from django.db.models import QuerySet
 from django.http import HttpRequest
 
-from servers import services
-from servers.models import Operation, ResourceUsage, Server
+from servers import arrears, services
+from servers.models import Meter, Operation, Rate, ResourceUsage, Server
 from servers.states import SuspensionReason
+from vpsorg import clock
 from vpsorg.admin_site import ReadOnlyAdmin
 from vpsorg.errors import Refusal
 
@@ -28,6 +29,19 @@ class OperationInline(admin.TabularInline[Operation, Server]):
         return False
 
 
+class SuspendedForLong(admin.SimpleListFilter):
+    """VPS_TERMINATE_AFTER_DAYS ago or earlier, by billing: somebody should decide what becomes of it."""
+
+    title = "suspension"
+    parameter_name = "suspension"
+
+    def lookups(self, request: HttpRequest, model_admin: Any) -> list[tuple[str, str]]:
+        return [("long", "By billing, for long")]
+
+    def queryset(self, request: HttpRequest, queryset: QuerySet[Server]) -> QuerySet[Server]:
+        return queryset & arrears.suspended_for_long(clock.now()) if self.value() else queryset
+
+
 @admin.register(Server)
 class ServerAdmin(ReadOnlyAdmin[Server]):
     list_display = [
@@ -43,7 +57,16 @@ class ServerAdmin(ReadOnlyAdmin[Server]):
         "hypervisor",
         "created_at",
     ]
-    list_filter = ["status", "power_state", "suspended_for", "location", "plan", "os_version", "created_at"]
+    list_filter = [
+        "status",
+        "power_state",
+        "suspended_for",
+        SuspendedForLong,
+        "location",
+        "plan",
+        "os_version",
+        "created_at",
+    ]
     list_select_related = ["account", "location", "plan", "os_version", "placement__hypervisor"]
     search_fields = ["name", "hostname", "uuid", "ip_address", "ipv6_address", "account__email"]
     inlines = [OperationInline]
@@ -112,6 +135,22 @@ class OperationAdmin(ReadOnlyAdmin[Operation]):
     list_filter = ["status", "kind", "error_code", "created_at"]
     list_select_related = ["server"]
     search_fields = ["server__name", "server__uuid", "error_code", "requested_by"]
+
+
+@admin.register(Rate)
+class RateAdmin(ReadOnlyAdmin[Rate]):
+    list_display = ["server", "since", "price_hourly", "price_monthly", "backups_hourly", "backups_monthly"]
+    list_filter = ["since"]
+    list_select_related = ["server"]
+    search_fields = ["server__name", "server__uuid"]
+
+
+@admin.register(Meter)
+class MeterAdmin(ReadOnlyAdmin[Meter]):
+    list_display = ["server", "began_at", "next_at"]
+    list_filter = ["next_at"]
+    list_select_related = ["server"]
+    search_fields = ["server__name", "server__uuid"]
 
 
 @admin.register(ResourceUsage)

@@ -23,6 +23,8 @@ from accounts.webhooks.services import announce
 from plans.models import OsVersion, Plan
 from servers.host_limit import host_is_full
 from servers.models import Operation, Server
+from servers.prices import price_of
+from servers.rates import record_rate
 from servers.states import (
     GONE,
     OPEN_OPERATION,
@@ -106,7 +108,9 @@ def open_create(server: Server, *, requested_by: str) -> Operation:
 def _open(
     server: Server, kind: OperationKind, before: ServerStatus, requested_by: str, **wanted: Any
 ) -> Operation:
-    now, deadline = timezone.now(), RULES[kind].deadline
+    now, deadline, plan = timezone.now(), RULES[kind].deadline, wanted.get("plan")
+    if plan is not None:
+        wanted |= {"price_hourly": plan.price_hourly, "price_monthly": plan.price_monthly}
     try:
         with transaction.atomic():
             return Operation.objects.create(
@@ -242,13 +246,20 @@ def keep_suspended(server: Server, reason: SuspensionReason) -> bool:
 
 @transaction.atomic
 def adopt(operation: Operation) -> None:
-    """The plan or system that the operation was asked for is the server's from now on."""
+    """The plan or system that the operation was asked for is the server's from now on.
+
+    A plan at the price of the day when it was ordered.
+    """
+    server = Server.objects.select_for_update().get(pk=operation.server_id)
     renew(operation)
     wanted = {"plan": operation.plan, "os_version": operation.os_version}
-    changes = {field: row for field, row in wanted.items() if row is not None}
-    _write(operation.server, **changes)
-    for field, row in changes.items():
-        setattr(operation.server, field, row)
+    changes: dict[str, Any] = {field: row for field, row in wanted.items() if row is not None}
+    if operation.price_hourly is not None and operation.price_monthly is not None:
+        prices = operation.price_hourly, operation.price_monthly
+        changes |= price_of(*prices, backups=server.backups_enabled)._asdict()
+    _write(server, **changes)
+    for field, value in changes.items():
+        setattr(operation.server, field, value)
 
 
 @transaction.atomic
@@ -328,6 +339,7 @@ def _fenced(operation: Operation, **changes: Any) -> None:
 def _write(server: Server, **changes: Any) -> None:
     now = timezone.now()
     Server.objects.filter(pk=server.pk).update(**changes, updated_at=now, settled_at=now)
+    record_rate(server.pk)
     _announce(server, server.status, changes.get("status", server.status))
 
 

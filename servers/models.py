@@ -1,5 +1,6 @@
 """What is owned.  Fields and constraints; the verbs are in ``lifecycle`` and ``services``."""
 
+from decimal import Decimal
 from enum import StrEnum
 from uuid import uuid4
 
@@ -10,6 +11,7 @@ from django.utils import timezone
 from accounts.models import Account
 from inventory.models import Placement
 from plans.models import Location, OsVersion, Plan
+from servers.prices import Price
 from servers.states import (
     OPEN_OPERATION,
     OperationKind,
@@ -23,6 +25,12 @@ from vpsorg.errors import NotAllowedNow
 
 def _choices(words: type[StrEnum]) -> list[tuple[str, str]]:
     return [(word.value, word.value) for word in words]
+
+
+def _credits(help_text: str) -> "models.DecimalField[Decimal, Decimal]":
+    return models.DecimalField(
+        max_digits=14, decimal_places=4, default=Decimal(0), editable=False, help_text=help_text
+    )
 
 
 class Server(models.Model):
@@ -59,6 +67,10 @@ class Server(models.Model):
         max_length=16, blank=True, editable=False, help_text="Its status before the suspension."
     )
     suspended_at = models.DateTimeField(null=True, editable=False, help_text="Its guest is off since.")
+    price_hourly = _credits("What it was sold at.")
+    price_monthly = _credits("The most for a calendar month.")
+    backups_hourly = _credits("Of its backups, while it has them.")
+    backups_monthly = _credits("The most for a calendar month.")
     ip_address = models.GenericIPAddressField(null=True, editable=False)
     ipv6_address = models.GenericIPAddressField(null=True, editable=False)
 
@@ -74,6 +86,10 @@ class Server(models.Model):
 
     def __str__(self) -> str:
         return f"{self.name} (#{self.pk})"
+
+    @property
+    def price(self) -> Price:
+        return Price._make(getattr(self, field) for field in Price._fields)
 
     @property
     def claim(self) -> Placement:
@@ -98,6 +114,13 @@ class Operation(models.Model):
     )
     requested_by = models.CharField(max_length=100, help_text="A token, a member of staff, or reconcile.")
     plan = models.ForeignKey(Plan, models.PROTECT, null=True, help_text="Of a resize: the plan to be.")
+    price_hourly = models.DecimalField(max_digits=10, decimal_places=4, null=True)
+    price_monthly = models.DecimalField(
+        max_digits=10,
+        decimal_places=2,
+        null=True,
+        help_text="Of a resize: what the plan cost when it was ordered.",
+    )
     os_version = models.ForeignKey(
         OsVersion, models.PROTECT, null=True, help_text="Of a rebuild: the system to be."
     )
@@ -138,6 +161,41 @@ class Operation(models.Model):
 
     def __str__(self) -> str:
         return f"{self.kind} #{self.pk}"
+
+
+class Rate(models.Model):
+    """What a server costs from a moment on, until its next rate.  ``servers.rates`` adds them."""
+
+    server = models.ForeignKey(Server, models.PROTECT, related_name="rates")
+    since = models.DateTimeField()
+    price_hourly = _credits("0: free, for it is suspended or deleted.")
+    price_monthly = _credits("The most for a calendar month.")
+    backups_hourly = _credits("Of its backups.")
+    backups_monthly = _credits("The most for a calendar month.")
+
+    class Meta:
+        ordering = ["-since"]
+        constraints = [models.UniqueConstraint(fields=["server", "since"], name="one_rate_at_a_time")]
+
+    def __str__(self) -> str:
+        return f"{self.price.hourly} an hour since {self.since:%Y-%m-%d %H:%M}"
+
+    @property
+    def price(self) -> Price:
+        return Price._make(getattr(self, field) for field in Price._fields)
+
+
+class Meter(models.Model):
+    """How far a server's hours are charged.  Hours are counted from ``began_at``."""
+
+    server = models.OneToOneField(Server, models.PROTECT, related_name="meter")
+    began_at = models.DateTimeField(help_text="When it was first active.")
+    next_at = models.DateTimeField(
+        null=True, db_index=True, help_text="When the next hour to be charged begins; none: all are."
+    )
+
+    def __str__(self) -> str:
+        return f"charged until {self.next_at:%Y-%m-%d %H:%M}" if self.next_at else "all charged"
 
 
 class ResourceUsage(models.Model):

@@ -6,33 +6,27 @@ says who asked, for the history.
 
 from collections.abc import Sequence
 from datetime import datetime
-from decimal import Decimal
 from typing import Any
 
 from celery import current_app
-from django.conf import settings
 from django.db import transaction
-from django.db.models import Sum
 from django.utils import timezone
 
+from accounts import ledger
 from accounts.models import Account, SshKey
-from accounts.services import balance_of, record_use
+from accounts.services import record_use
 from inventory.services import claim, release, resize
 from plans.catalogue import locations
 from plans.models import Location, OsVersion, Plan
 from servers import lifecycle
+from servers.credits import require_runway
 from servers.models import Operation, ResourceUsage, Server
+from servers.prices import price_of, price_of_plan
+from servers.rates import record_rate
 from servers.selectors import servers_of
-from servers.states import (
-    PUBLIC_STATUSES,
-    OperationKind,
-    OperationStatus,
-    PowerState,
-    ServerStatus,
-    SuspensionReason,
-)
+from servers.states import OperationKind, OperationStatus, PowerState, ServerStatus, SuspensionReason
 from vpsorg import queues
-from vpsorg.errors import InsufficientCredits, NotFound, Refusal
+from vpsorg.errors import NotFound, Refusal
 
 
 @transaction.atomic
@@ -53,8 +47,9 @@ def create_server(
     When this returns, host, memory, disk and addresses are this server's.
     Refuses with InsufficientCredits or NoCapacity.
     """
-    account = Account.objects.select_for_update().get(pk=account.pk)
-    _require_runway(account, plan)
+    account = ledger.locked(account)
+    price = price_of_plan(plan, backups=backups_enabled)
+    require_runway(account, more=price.hourly)
     now = timezone.now()
     server = Server.objects.create(
         account=account,
@@ -66,6 +61,7 @@ def create_server(
         placement=claim(location, **_size_of(plan)),
         authorized_keys=[key.public_key for key in ssh_keys],
         backups_enabled=backups_enabled,
+        **price._asdict(),
         status=ServerStatus.PROVISIONING,
         created_at=now,
         updated_at=now,
@@ -104,7 +100,7 @@ def resize_server(*, server: Server, plan: Plan, requested_by: str) -> Operation
     The disk may grow and never shrink.  Refuses with NotAllowedNow,
     OperationInProgress, InsufficientCredits or NoCapacity.
     """
-    account = Account.objects.select_for_update().get(pk=server.account_id)
+    account = ledger.locked(server.account)
     if plan == server.plan:
         raise Refusal("The server has this plan already.", code="same_plan", field="plan")
     if plan.disk_gib < server.plan.disk_gib:
@@ -112,7 +108,9 @@ def resize_server(*, server: Server, plan: Plan, requested_by: str) -> Operation
             "A disk cannot shrink: choose a plan with as much storage.", code="disk_shrinks", field="plan"
         )
     operation = _order(server, OperationKind.RESIZE, requested_by, plan=plan)
-    _require_runway(account, plan, instead_of=server)
+    dearer = price_of_plan(plan, backups=server.backups_enabled).hourly - server.price.hourly
+    if dearer > 0:
+        require_runway(account, more=dearer)
     resize(operation.server.claim, **_size_of(plan))
     return operation
 
@@ -152,13 +150,26 @@ def update_server(
     hostname: str | None = None,
     backups_enabled: bool | None = None,
 ) -> Server:
-    """Change what is given.  A new hostname reaches the guest at its next boot."""
+    """Change what is given.  A new hostname reaches the guest at its next boot.
+
+    Refuses with InsufficientCredits when backups are enabled that cannot be paid.
+    """
+    account = ledger.locked(server.account)
+    now_there = servers_of(account).select_for_update().filter(pk=server.pk).first()
+    if now_there is None:
+        raise NotFound("There is no such server in this account.")
     given = {"name": name, "hostname": hostname, "backups_enabled": backups_enabled}
     changes: dict[str, Any] = {field: value for field, value in given.items() if value is not None}
+    if backups_enabled not in {None, now_there.backups_enabled}:
+        old = now_there.price
+        price = price_of(old.price_hourly, old.price_monthly, backups=bool(backups_enabled))
+        if price.hourly > old.hourly:
+            require_runway(account, more=price.hourly - old.hourly)
+        changes |= price._asdict()
     if changes:
         changes["updated_at"] = timezone.now()
-        if not servers_of(server.account).filter(pk=server.pk).update(**changes):
-            raise NotFound("There is no such server in this account.")
+        Server.objects.filter(pk=server.pk).update(**changes)
+        record_rate(server.pk)
         for field, value in changes.items():
             setattr(server, field, value)
     if "name" in changes and server.placement_id is not None:
@@ -212,18 +223,6 @@ def wake(operation: Operation, *, delay_s: float = 0) -> None:
 
 def _size_of(plan: Plan) -> dict[str, int]:
     return {"vcpus": plan.vcpus, "memory_mib": plan.memory_mib, "disk_gib": plan.disk_gib}
-
-
-def _require_runway(account: Account, plan: Plan, instead_of: Server | None = None) -> None:
-    hours = settings.VPS_MIN_RUNWAY_HOURS
-    others = servers_of(account).exclude(pk__in=[instead_of.pk] if instead_of else [])
-    running = others.filter(status__in=set(PUBLIC_STATUSES) - {ServerStatus.ERROR})
-    hourly = plan.price_hourly + (running.aggregate(sum=Sum("plan__price_hourly"))["sum"] or Decimal(0))
-    needed, balance = hourly * hours, balance_of(account)
-    if balance < needed:
-        raise InsufficientCredits(
-            f"This needs {needed:.2f} credits, {hours} hours of all your servers; you have {balance:.2f}."
-        )
 
 
 @transaction.atomic

@@ -102,6 +102,9 @@ RULES: dict[OperationKind, Rule] = {
     K.DELETE:    Rule(frozenset(S) - GONE,      S.DELETING,     S.DELETED,   None,    None),
 }  # fmt: skip
 
+# What costs nothing: not there yet or any more, or withheld from its owner.
+FREE_STATUSES = {S.PROVISIONING, S.ERROR, S.SUSPENDED, S.UNSUSPENDING, *GONE}
+
 STATUS_OF_POWER = {PowerState.RUNNING: S.ACTIVE, PowerState.PAUSED: S.ACTIVE, PowerState.OFF: S.STOPPED}
 
 # What a customer may see and filter by: a server being deleted is gone.

@@ -8,7 +8,8 @@ import factory
 from django.conf import settings
 from factory.django import DjangoModelFactory
 
-from accounts.models import Account, CreditEntry, Webhook, WebhookDelivery
+from accounts import ledger
+from accounts.models import Account, Webhook, WebhookDelivery
 from accounts.services import issue_token
 from accounts.webhooks.signing import new_secret, seal
 from inventory.models import Hypervisor
@@ -88,9 +89,10 @@ class AccountFactory(DjangoModelFactory[Account]):
 
     @factory.post_generation
     def credits(self, create: bool, amount: Any, **kwargs: Any) -> None:
-        CreditEntry.objects.create(
-            account=self, kind=CreditEntry.Kind.GRANT, amount=1000 if amount is None else amount
-        )
+        if amount != 0:
+            told = {"reason": "for a test", "made_by": "a test"}
+            ledger.correct(account=self, amount=Decimal(1000 if amount is None else amount), **told)
+            self.refresh_from_db()
 
 
 class ServerFactory(DjangoModelFactory[Server]):
@@ -108,6 +110,8 @@ class ServerFactory(DjangoModelFactory[Server]):
     location = factory.SubFactory(LocationFactory)
     status = ServerStatus.ACTIVE
     power_state = PowerState.RUNNING
+    price_hourly = factory.SelfAttribute("plan.price_hourly")
+    price_monthly = factory.SelfAttribute("plan.price_monthly")
     usage = factory.RelatedFactory("tests.factories.UsageFactory", "server")
 
 

@@ -69,8 +69,10 @@ def env_decimal(name: str, default: str) -> Decimal:
         number = Decimal(value)
     except InvalidOperation:
         number = Decimal("NaN")
-    if not number.is_finite() or not 0 <= number < 10**9:
-        raise ImproperlyConfigured(f"{name}={value} should be an amount such as 10 or 12.50, 0 or more.")
+    if not number.is_finite() or not 0 <= number < 10**9 or number != round(number, 4):
+        raise ImproperlyConfigured(
+            f"{name}={value} should be an amount such as 10 or 12.50, 0 or more, with at most 4 decimals."
+        )
     return number
 
 

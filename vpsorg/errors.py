@@ -5,7 +5,8 @@ in one place (``vpsorg.api.errors``).  Codes are part of the API.
 """
 
 from collections.abc import Mapping
-from typing import ClassVar
+from decimal import Decimal
+from typing import Any, ClassVar
 
 
 class Refusal(Exception):
@@ -22,6 +23,11 @@ class Refusal(Exception):
 
     @property
     def headers(self) -> Mapping[str, str]:
+        return {}
+
+    @property
+    def facts(self) -> Mapping[str, Any]:
+        """What the answer says besides the sentence and the code."""
         return {}
 
 
@@ -57,6 +63,14 @@ class IdempotencyKeyReused(Refusal):
 class InsufficientCredits(Refusal):
     status = 402
     code = "insufficient_credits"
+
+    def __init__(self, sentence: str, *, balance: Decimal, required: Decimal) -> None:
+        super().__init__(sentence)
+        self.balance, self.required = balance, required
+
+    @property
+    def facts(self) -> Mapping[str, Any]:
+        return {"balance": self.balance, "required": self.required}
 
 
 class NoCapacity(Refusal):

@@ -38,6 +38,9 @@ VPS_IMAGE_DIR = Path(env_str("VPS_IMAGE_DIR", str(BASE_DIR / "var" / "images")))
 
 # What we promise
 VPS_MIN_RUNWAY_HOURS = env_int("VPS_MIN_RUNWAY_HOURS", 24)
+VPS_BACKUP_PRICE_RATIO = env_decimal("VPS_BACKUP_PRICE_RATIO", "0.20")
+VPS_GRACE_HOURS = env_int("VPS_GRACE_HOURS", 72)
+VPS_TERMINATE_AFTER_DAYS = env_int("VPS_TERMINATE_AFTER_DAYS", 14)
 VPS_SIGNUP_CREDITS = env_decimal("VPS_SIGNUP_CREDITS", "0")
 VPS_OPERATION_LEASE = env_int("VPS_OPERATION_LEASE", 60, minimum=1)
 VPS_BOOT_TIMEOUT = env_int("VPS_BOOT_TIMEOUT", 300, minimum=1)
@@ -159,6 +162,7 @@ CELERY_TASK_DEFAULT_QUEUE = queues.SHARED
 CELERY_TASK_ROUTES = {"accounts.*_webhook*": {"queue": queues.WEBHOOKS}}
 CELERY_BEAT_SCHEDULE = {
     "reconcile": {"task": "provisioning.reconcile_all", "schedule": 30, "options": {"expires": 30}},
+    "meter": {"task": "servers.meter", "schedule": 60, "options": {"expires": 60}},
     "sweep webhooks": {"task": "accounts.sweep_webhooks", "schedule": 5, "options": {"expires": 5}},
     "sample usage": {"task": "provisioning.sample_all", "schedule": 60, "options": {"expires": 60}},
 }

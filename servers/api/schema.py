@@ -17,6 +17,7 @@ from drf_spectacular.utils import (
 )
 from rest_framework import serializers
 
+from servers.api.billing_schema import usage_of_server
 from servers.api.serializers import CreateServer, PowerAction, RebuildServer, ResizeServer, UpdateServer
 from servers.states import PUBLIC_STATUSES, OperationKind, OperationStatus
 from vpsorg.api.schema import ID, INSUFFICIENT_CREDITS
@@ -333,14 +334,14 @@ of_servers = extend_schema_view(
         description="All three fields. A new hostname reaches the guest at its next boot.",
         request=UpdateServer,
         examples=[_body(UPDATE), OpenApiExample("A server", DETAIL, response_only=True)],
-        responses=DetailAnswer,
+        responses={200: DetailAnswer, 402: INSUFFICIENT_CREDITS},
     ),
     partial_update=extend_schema(
         summary="Change a part of a server",
         description="Any of the three fields. A new hostname reaches the guest at its next boot.",
         request=UpdateServer,
         examples=[_body({"backups_enabled": True}), OpenApiExample("A server", DETAIL, response_only=True)],
-        responses=DetailAnswer,
+        responses={200: DetailAnswer, 402: INSUFFICIENT_CREDITS},
     ),
     destroy=extend_schema(
         summary="Delete a server", description="For good, whatever it does now.", responses={204: None}
@@ -373,6 +374,7 @@ of_servers = extend_schema_view(
         filters=False,
         responses=OperationAnswer(many=True),
     ),
+    usage=usage_of_server,
 )
 WAIT = OpenApiParameter(
     "wait",

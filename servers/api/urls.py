@@ -1,9 +1,12 @@
+from django.urls import path
 from rest_framework.routers import SimpleRouter
 
+from servers.api.billing import BalanceView, TransactionViewSet
 from servers.api.operations import OperationViewSet
 from servers.api.views import ServerViewSet
 
 router = SimpleRouter()
 router.register("servers", ServerViewSet, basename="server")
 router.register("operations", OperationViewSet, basename="operation")
-urlpatterns = router.urls
+router.register("account/transactions", TransactionViewSet, basename="transaction")
+urlpatterns = [path("account/balance/", BalanceView.as_view(), name="account-balance"), *router.urls]

@@ -18,7 +18,7 @@ from rest_framework.viewsets import GenericViewSet
 from accounts.authentication import account_of, token_of
 from accounts.idempotency import IdempotentPosts
 from servers import services
-from servers.api import operations, representations
+from servers.api import billing, operations, representations
 from servers.api.filters import RowFilters, ServerFilter
 from servers.api.schema import of_servers
 from servers.api.serializers import CreateServer, PowerAction, RebuildServer, ResizeServer, UpdateServer
@@ -116,6 +116,10 @@ class ServerViewSet(IdempotentPosts, GenericViewSet[Server]):
         history: Any = self.server.operations.order_by("-pk")
         page: list[Any] = self.paginate_queryset(history) or []
         return self.get_paginated_response([operations.representation(operation) for operation in page])
+
+    @action(detail=True, methods=["get"], filterset_class=None)
+    def usage(self, request: Request, server_id: str) -> Response:
+        return Response(billing.usage_of(self.server))
 
     def _read(self, serializer: type[Serializer[Any]]) -> dict[str, Any]:
         asked = serializer(data=self.request.data, context={"plan": self.server.plan})

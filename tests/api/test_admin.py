@@ -2,6 +2,7 @@
 
 from collections.abc import Iterable
 from datetime import timedelta
+from decimal import Decimal
 from typing import Any
 
 import pytest
@@ -14,10 +15,12 @@ from django.test.utils import CaptureQueriesContext
 from django.urls import reverse
 from django.utils import timezone
 
+from accounts import ledger
+from accounts.admin import AccountAdmin
 from accounts.models import Account, ApiToken, CreditEntry, IdempotentAnswer, SshKey
 from accounts.services import issue_token
 from inventory.models import IpAddress, IpPool, Placement
-from servers.models import Operation, Server
+from servers.models import Meter, Operation, Rate, Server
 from servers.states import OperationStatus, ServerStatus
 from tests.api.conftest import Broker
 from tests.conftest import HANDLER, Customer
@@ -62,6 +65,8 @@ def make_rows(numbers: Iterable[int]) -> None:
             placement=placement,
         )
         OperationFactory.create(server=server)
+        meter = Meter.objects.create(server=server, began_at=timezone.now(), next_at=timezone.now())
+        Rate.objects.create(server=server, since=meter.began_at)
         User.objects.create(username=f"user{n}")
         Group.objects.create(name=f"group {n}")
 
@@ -191,6 +196,23 @@ def test_rows_of_servers_cannot_be_deleted_past_the_services(admin_client: Clien
 
     assert Server.objects.get().status == ServerStatus.ACTIVE
     assert b"delete_selected" not in admin_client.get(SERVERS).content
+
+
+def test_staff_find_what_billing_suspended_for_long(admin_client: Client) -> None:
+    days = {"long ago": 15, "lately": 13}
+    for name, ago in days.items():
+        since = timezone.now() - timedelta(days=ago)
+        ServerFactory.create(name=name, status="suspended", suspended_for="billing", suspended_at=since)
+    ServerFactory.create(
+        name="abuser",
+        status="suspended",
+        suspended_for="abuse",
+        suspended_at=timezone.now() - timedelta(days=90),
+    )
+
+    found = admin_client.get(SERVERS, {"suspension": "long"}).context["cl"].result_list
+
+    assert [server.name for server in found] == ["long ago"]
 
 
 def test_nobody_edits_a_server_by_hand(admin_client: Client) -> None:
@@ -328,19 +350,81 @@ def test_staff_who_may_only_look_cannot_send_again() -> None:
     assert given_up.status == "failed"
 
 
-def test_staff_add_a_line_to_the_ledger_and_never_change_one(admin_client: Client) -> None:
-    account = AccountFactory.create(credits=0)
-    url = "/admin/accounts/creditentry/"
+ENTRIES = "/admin/accounts/creditentry/"
 
-    added = admin_client.post(
-        f"{url}add/", {"account": account.pk, "kind": "grant", "amount": "12.50", "note": "invoice 17"}
-    )
+
+@pytest.mark.parametrize(("kind", "amount"), [("top_up", "12.50"), ("refund", "3"), ("correction", "-4.25")])
+def test_staff_add_a_line_to_the_ledger_and_never_change_one(
+    admin_client: Client, kind: str, amount: str
+) -> None:
+    account = AccountFactory.create(credits=10)
+    told = {"account": account.pk, "kind": kind, "amount": amount, "reason": "invoice 17"}
+
+    added = admin_client.post(f"{ENTRIES}add/", told)
 
     assert added.status_code == 302
-    line = CreditEntry.objects.get(note="invoice 17")
-    assert admin_client.post(f"{url}{line.pk}/change/", {"amount": "99"}).status_code == 403
-    assert admin_client.post(f"{url}{line.pk}/delete/", {"post": "yes"}).status_code == 403
+    line = CreditEntry.objects.get(reason="invoice 17")
+    assert (line.kind, line.amount, line.made_by) == (kind, Decimal(amount), "staff admin")
+    account.refresh_from_db()
+    assert account.balance == 10 + Decimal(amount)
+    assert admin_client.post(f"{ENTRIES}{line.pk}/change/", {"amount": "99"}).status_code == 403
+    assert admin_client.post(f"{ENTRIES}{line.pk}/delete/", {"post": "yes"}).status_code == 403
     assert CreditEntry.objects.get(pk=line.pk).amount == line.amount
+
+
+@pytest.mark.parametrize(
+    ("kind", "amount", "reason"),
+    [
+        *[("top_up", amount, "x") for amount in ("0", "-1", "0.00001", "12345678901", "ten", "10 EUR", "")],
+        *[(kind, "1", "x") for kind in ("usage", "backups", "signup", "gift", "")],
+        *[("refund", "-1", "x"), ("correction", "0", "x"), ("correction", "1", ""), ("top_up", "1", " ")],
+    ],
+)
+def test_what_is_no_line_by_hand_is_told_to_staff_and_nothing_written(
+    admin_client: Client, kind: str, amount: str, reason: str
+) -> None:
+    account = AccountFactory.create(credits=10)
+    told = {"account": account.pk, "kind": kind, "amount": amount, "reason": reason}
+
+    answer = admin_client.post(f"{ENTRIES}add/", told)
+
+    assert (answer.status_code, bool(answer.context["adminform"].form.errors)) == (200, True)
+    assert CreditEntry.objects.count() == 1
+
+
+def test_the_same_payment_twice_is_told_to_staff(admin_client: Client) -> None:
+    account = AccountFactory.create(credits=0)
+    told = {
+        "account": account.pk,
+        "kind": "top_up",
+        "amount": "5",
+        "reason": "paid",
+        "reference": "payment 9",
+    }
+    admin_client.post(f"{ENTRIES}add/", told)
+
+    answer = admin_client.post(f"{ENTRIES}add/", told)
+
+    assert (answer.status_code, bool(answer.context["adminform"].form.errors)) == (200, True)
+    assert CreditEntry.objects.count() == 1
+
+
+def test_an_account_that_is_edited_keeps_a_balance_that_moved_meanwhile(
+    admin_client: Client, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Guard: ``update_fields`` in ``AccountAdmin.save_model``."""
+    account = AccountFactory.create(credits=10)
+    save = AccountAdmin.save_model
+
+    def later(*args: Any) -> None:
+        ledger.top_up(account=account, amount=Decimal(5), reason="meanwhile", made_by="a test")
+        save(*args)
+
+    monkeypatch.setattr(AccountAdmin, "save_model", later)
+    told = {"email": account.email, "company_name": "Acme", "is_active": "on"}
+    assert admin_client.post(f"/admin/accounts/account/{account.pk}/change/", told).status_code == 302
+    account.refresh_from_db()
+    assert (account.company_name, account.balance) == ("Acme", 15)
 
 
 def test_an_account_is_closed_and_never_deleted(admin_client: Client) -> None:

@@ -19,12 +19,19 @@ from django.core.management import CommandError, call_command, get_commands, loa
 from django.utils import timezone
 
 from accounts.models import Account, ApiToken, CreditEntry
-from accounts.services import balance_of, digest_of
+from accounts.services import digest_of
 from inventory.models import IpAddress, IpPool
 from inventory.services import claim
 from plans.models import Location, OperatingSystem, OsVersion, Plan
 from plans.selectors import versions_on_offer
-from tests.factories import AccountFactory, HypervisorFactory, LocationFactory, OsVersionFactory
+from servers.models import Meter, Rate
+from tests.factories import (
+    AccountFactory,
+    HypervisorFactory,
+    LocationFactory,
+    OsVersionFactory,
+    ServerFactory,
+)
 
 PROJECT = Path(__file__).parents[2]
 OUR_APPS = {app.name for app in apps.get_app_configs() if Path(app.path).parent == PROJECT}
@@ -36,7 +43,16 @@ WITHOUT_ARGUMENTS = {
     "watch_hypervisors",
     "verify",
     "reconcile",
+    "meter",
+    "audit_ledger",
 }
+
+# Nothing of this may become credits.
+NO_TOP_UPS = [
+    *("0", "0.00", "-0", "-5", "-0.0001", "0.00001", "12345678901", "99999999999999999999", "1e3", "1E-2"),
+    *("ten", "", " ", " 5", "5 ", "+5", "1_000", "1,000", "1,5", ".5", "5.", "0x10", "٣", "½", "NaN", "-NaN"),
+    *("Infinity", "10 EUR", "EUR 10", "€10", "$10", "10$", "£5", "5 credits", "BTC", "5;", "5\n", "1e400"),
+]
 
 pytestmark = pytest.mark.django_db
 
@@ -65,7 +81,7 @@ def test_each_command_teaches_its_use(name: str) -> None:
 
 
 def test_our_commands_are_found() -> None:
-    assert {"add_credit", "add_ip_pool", "create_token", "import_image", "load_catalogue"} <= set(OURS)
+    assert {"top_up", "add_ip_pool", "create_token", "import_image", "load_catalogue"} <= set(OURS)
 
 
 @pytest.mark.parametrize("name", [name for name in OURS if name not in WITHOUT_ARGUMENTS])
@@ -85,7 +101,7 @@ def create_token(*words: str, account: str = "alice@example.com", name: str = "l
 
 
 def test_a_token_is_printed_and_nothing_else(settings: Any) -> None:
-    settings.VPS_SIGNUP_CREDITS = Decimal("25.50")
+    settings.VPS_SIGNUP_CREDITS = Decimal("25.500000")
 
     secret = create_token()
 
@@ -96,7 +112,7 @@ def test_a_token_is_printed_and_nothing_else(settings: Any) -> None:
     assert token.digest == digest_of(secret)
     assert (token.name, token.permissions) == ("laptop", ["*:*"])
     assert token.account.email == "alice@example.com"
-    assert balance_of(token.account) == Decimal("25.50")
+    assert Account.objects.get().balance == Decimal("25.50")
     assert CreditEntry.objects.get().kind == "signup"
 
 
@@ -106,7 +122,7 @@ def test_an_account_gets_its_first_credits_once_however_it_is_written(settings: 
     secrets = {create_token(), create_token(account="Alice@Example.COM")}
 
     assert len(secrets) == 2
-    assert balance_of(Account.objects.get()) == 10
+    assert Account.objects.get().balance == 10
 
 
 def test_without_credits_to_begin_with_the_ledger_stays_empty(settings: Any) -> None:
@@ -162,41 +178,85 @@ def test_a_permission_that_would_permit_nothing_is_refused(word: str) -> None:
     assert not Account.objects.exists()
 
 
-# add_credit.
+# top_up.
 
 
-def test_credits_are_a_line_in_the_ledger() -> None:
+def test_a_top_up_is_a_line_in_the_ledger() -> None:
     account = AccountFactory.create(email="alice@example.com", credits=10)
 
-    told = run("add_credit", "--account", "ALICE@example.com", "--amount", "2.50", "--note", "invoice 17")
-    taken = run("add_credit", "--account", "alice@example.com", "--amount=-0.25")
+    told = run("top_up", "--account", "ALICE@example.com", "--amount", "2.50", "--reason", "invoice 17")
 
-    assert (told, taken) == ("alice@example.com: 12.50 credits", "alice@example.com: 12.25 credits")
-    line = account.credit_entries.get(note="invoice 17")
-    assert (line.kind, line.amount) == ("grant", Decimal("2.50"))
+    assert told == "alice@example.com: 12.50 credits"
+    line = account.credit_entries.get(reason="invoice 17")
+    assert (line.kind, line.amount, line.made_by) == ("top_up", Decimal("2.50"), "operator")
 
 
 @pytest.mark.parametrize(
     ("field", "words"),
     [
-        ("amount", ["--amount", "ten"]),
-        ("amount", ["--amount", "NaN"]),
-        ("amount", ["--amount", "Infinity"]),
-        ("amount", ["--amount", "1e400"]),
-        ("amount", ["--amount", "12345678901"]),
-        ("amount", ["--amount", "0.00001"]),
-        ("note", ["--amount", "1", "--note", "a" * 256]),
+        *[("amount", [f"--amount={amount}"]) for amount in NO_TOP_UPS],
+        ("reason", ["--amount=1", "--reason", " "]),
+        ("reason", ["--amount=1", "--reason", "a" * 256]),
+        ("reference", ["--amount=1", "--reference", "a" * 101]),
+        ("made_by", ["--amount=1", "--by", "a" * 101]),
     ],
 )
-def test_what_is_no_amount_is_refused(field: str, words: list[str]) -> None:
+def test_what_is_no_top_up_is_refused_and_nothing_written(field: str, words: list[str]) -> None:
     account = AccountFactory.create(credits=10)
+    words = [*words, *([] if "--reason" in words else ["--reason", "invoice 17"])]
 
-    assert refused("add_credit", "--account", account.email, *words).startswith(f"{field}: ")
-    assert balance_of(account) == 10
+    assert refused("top_up", "--account", account.email, *words).startswith(f"{field}: ")
+    account.refresh_from_db()
+    assert (account.balance, CreditEntry.objects.count()) == (10, 1)
+
+
+def test_the_same_payment_is_not_added_twice() -> None:
+    account = AccountFactory.create(credits=0)
+    words = ["--account", account.email, "--amount", "5", "--reason", "paid", "--reference", "payment 9"]
+    run("top_up", *words)
+
+    assert "payment 9 already" in refused("top_up", *words)
+    account.refresh_from_db()
+    assert account.balance == 5
 
 
 def test_nobody_gets_no_credits() -> None:
-    assert "nobody@example.com" in refused("add_credit", "--account", "nobody@example.com", "--amount", "1")
+    words = ["--account", "nobody@example.com", "--amount", "1", "--reason", "none"]
+    assert "nobody@example.com" in refused("top_up", *words)
+
+
+# meter, audit_ledger.
+
+
+def test_the_meter_charges_suspends_and_lists_what_is_suspended_for_long() -> None:
+    account = AccountFactory.create(email="poor@example.com", credits=-1)
+    long = {"suspended_for": "billing", "suspended_at": timezone.now() - timedelta(days=15)}
+    ServerFactory.create(account=account, name="forgotten", status="suspended", **long)
+    server = ServerFactory.create()
+    began = timezone.now()
+    Meter.objects.create(server=server, began_at=began, next_at=began)
+    Rate.objects.create(server=server, since=began, **server.price._asdict())
+
+    charged, listed = run("meter").splitlines()
+
+    assert charged == "1 accounts charged"
+    assert "forgotten" in listed
+    assert "poor@example.com, -1.00 credits" in listed
+    assert CreditEntry.objects.get(kind="usage").server_id == server.pk
+    assert run("meter").splitlines()[0] == "0 accounts charged"
+
+
+def test_an_audit_that_finds_nothing_says_so_and_one_that_finds_something_fails() -> None:
+    assert run("audit_ledger") == "Everything adds up."
+
+    began = timezone.now() - timedelta(days=1)
+    Meter.objects.create(server=ServerFactory.create(), began_at=began, next_at=began)
+    Rate.objects.create(server=Meter.objects.get().server, since=began, price_hourly=Decimal(1))
+    out = StringIO()
+    with pytest.raises(CommandError) as error:
+        call_command("audit_ledger", stdout=out)
+    assert error.value.returncode == 1
+    assert out.getvalue().startswith(f"metering_late server {Meter.objects.get().server_id}: ")
 
 
 # load_catalogue.

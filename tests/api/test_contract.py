@@ -371,7 +371,10 @@ def test_without_credits_for_a_day_nothing_is_made(
     answer = almost.post(LIST, shop)
 
     assert answer.status_code == 402
-    assert is_refusal(answer.json(), "insufficient_credits")
+    told = answer.json()
+    assert list(told) == ["detail", "code", "balance", "required"]
+    assert told["code"] == "insufficient_credits"
+    assert (told["balance"], told["required"]) == (float(almost.account.balance), float(a_day))
     assert nothing_was_made()
     assert just.post(LIST, shop).status_code == 201
     assert just.post(LIST, shop).status_code == 402  # a day of both

@@ -2,6 +2,7 @@
 
 from collections.abc import Callable
 from datetime import timedelta
+from decimal import Decimal
 from threading import Barrier, Thread
 from typing import Any
 
@@ -9,6 +10,7 @@ import pytest
 from django.db import connection
 from django.utils import timezone
 
+from accounts import ledger
 from accounts.models import Account, IdempotentAnswer
 from servers.models import Server
 from tests.api.contract import is_complaint, is_refusal
@@ -55,7 +57,7 @@ def test_a_key_belongs_to_its_account(alice: Customer, customer: Callable[..., C
 def test_a_refusal_is_not_kept(alice: Customer, customer: Callable[..., Customer], shop: Any) -> None:
     poor = customer(credits=0)
     assert poor.post("/servers/", shop, **KEY).status_code == 402
-    poor.account.credit_entries.update(amount=100)
+    ledger.top_up(account=poor.account, amount=Decimal(100), reason="paid", made_by="a test")
 
     assert poor.post("/servers/", shop, **KEY).status_code == 201
 

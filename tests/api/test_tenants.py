@@ -63,6 +63,9 @@ PERMISSIONS: dict[Route, str] = {
         ("GET", "/locations/", "servers:read"),
         ("GET", "/operating-systems/", "servers:read"),
         ("GET", "/account/me/", ANY_TOKEN),
+        ("GET", "/account/balance/", "billing:read"),
+        ("GET", "/account/transactions/", "billing:read"),
+        ("GET", "/servers/<server_id>/usage/", "servers:read"),
     ]
 }
 # What everybody may read: how the API is used.
@@ -76,6 +79,7 @@ WORDS: dict[str, set[str]] = {
     "*:*": EVERY_PERMISSION,
     "servers:*": {word for word in EVERY_PERMISSION if word.startswith("servers:")},
     "ssh_keys:*": {word for word in EVERY_PERMISSION if word.startswith("ssh_keys:")},
+    "billing:*": {"billing:read"},
     "webhooks:*": {word for word in EVERY_PERMISSION if word.startswith("webhooks:")},
     "*:read": {word for word in EVERY_PERMISSION if word.endswith(":read")},
     "*:write": {word for word in EVERY_PERMISSION if word.endswith(":write")},
@@ -271,7 +275,7 @@ def test_a_permission_covers_what_it_says_and_no_more(alice: Customer, word: str
             assert answer.status_code == 403, route
             assert is_refusal(answer.json(), "permission_denied")
             assert PERMISSIONS[route] in answer.json()["detail"]
-    if not WORDS[word] - {"servers:read", "ssh_keys:read", "webhooks:read"}:
+    if not WORDS[word] - {"servers:read", "ssh_keys:read", "billing:read", "webhooks:read"}:
         assert everything() == before
 
 

@@ -86,6 +86,7 @@ def start(var: Path) -> Product:
         port = free.getsockname()[1]
     env = {name: value for name, value in os.environ.items() if not name.startswith(("VPS_", *OURS))}
     env |= {"VPS_VAR": str(var), "PORT": str(port), "VPS_SHUTDOWN_TIMEOUT": "60"}
+    env |= {"VPS_GRACE_HOURS": "0"}  # who has no credits left is suspended at once
     env["VPS_WEBHOOK_PRIVATE_NETWORKS"] = "127.0.0.0/8"
     command = [sys.executable, "-m", "deploy.local", "run"]
     with (var / "run.log").open("wb") as out:

@@ -49,7 +49,7 @@ NONSENSE: list[tuple[Callable[[str], Any], list[str]]] = [
     (lambda name: env.env_bool(name, False), ["maybe", "2", "tru"]),
     (lambda name: env.env_int(name, 5), ["-1", "1.5", "five", "1e3", "0x10", "²", "1 2", "9" * 5_000]),
     (lambda name: env.env_int(name, 5, minimum=1), ["0"]),
-    (lambda name: env.env_decimal(name, "5"), ["-1", "NaN", "Infinity", "free", "1,5", "1e400"]),
+    (lambda name: env.env_decimal(name, "5"), ["-1", "NaN", "Infinity", "free", "1,5", "1e400", "0.00001"]),
     (env.env_hosts, ["", ",", "https://api.example.com", "api.example.com/"]),
     (env.env_origins, ["api.example.com", "https://a.example.com,b.example.com"]),
     (env.env_networks, ["10.0.0.1/8", "10.0.0.0/33", "10.0.0.0/8 fd00::/8", "localhost", "*"]),
@@ -189,6 +189,9 @@ WRONG = {
     "REDIS_URL": ["", "amqp://host"],
     "VPS_IMAGE_DIR": [],  # any folder will do
     "VPS_MIN_RUNWAY_HOURS": ["a day"],
+    "VPS_BACKUP_PRICE_RATIO": ["20 %", "-0.1"],
+    "VPS_GRACE_HOURS": ["-1", "3 days"],
+    "VPS_TERMINATE_AFTER_DAYS": ["-1"],
     "VPS_SIGNUP_CREDITS": ["-1"],
     "VPS_OPERATION_LEASE": ["0"],
     "VPS_BOOT_TIMEOUT": ["0"],

@@ -24,7 +24,7 @@ def render(error: Exception, context: dict[str, Any]) -> Response | None:
     """Django REST framework's EXCEPTION_HANDLER.  None (a bug) becomes a logged 500."""
     set_rollback()
     if isinstance(error, Refusal):
-        body: dict[str, Any] = {"detail": error.sentence, "code": error.code}
+        body: dict[str, Any] = {"detail": error.sentence, "code": error.code, **error.facts}
         if error.field:
             body[error.field] = [error.sentence]
         return Response(body, status=error.status, headers=dict(error.headers))

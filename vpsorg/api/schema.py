@@ -159,12 +159,29 @@ REFUSALS: dict[str, tuple[str, dict[str, Any]]] = {
     ),
 }
 INSUFFICIENT_CREDITS = OpenApiResponse(
-    REFUSAL,
+    {
+        "type": "object",
+        "properties": {
+            "detail": {"type": "string"},
+            "code": {"type": "string", "const": "insufficient_credits"},
+            "balance": {"type": "number", "description": "What there is."},
+            "required": {
+                "type": "number",
+                "description": "What should be there for this, and all that runs.",
+            },
+        },
+        "required": ["detail", "code", "balance", "required"],
+    },
     "The account's credits do not suffice.",
     [
         OpenApiExample(
             "insufficient_credits",
-            {"detail": "Your credits do not suffice for this server.", "code": "insufficient_credits"},
+            {
+                "detail": "This needs 0.67 credits, 24 hours of all your servers; you have 0.50.",
+                "code": "insufficient_credits",
+                "balance": 0.5,
+                "required": 0.672,
+            },
         )
     ],
 )

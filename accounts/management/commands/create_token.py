@@ -27,7 +27,7 @@ class Command(BaseCommand):
             "--permission",
             action="append",
             metavar="RESOURCE:ACTION",
-            help="servers:read, servers:write, servers:delete, ssh_keys:*, *:* (default); may be repeated",
+            help="servers:read, servers:write, ssh_keys:*, billing:read, *:* (default); may be repeated",
         )
 
         parser.add_argument(

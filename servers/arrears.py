@@ -1,0 +1,119 @@
+"""What happens when credits run out, and when they are back.
+
+An account is warned once when its balance does not last for VPS_MIN_RUNWAY_HOURS.
+Below zero for VPS_GRACE_HOURS, its servers are suspended.  With a balance of zero
+or more, what billing suspended comes back; what staff suspended does not.  Nothing
+is ever deleted here: staff are shown what has been suspended for long.
+"""
+
+import logging
+from collections.abc import Callable, Iterable
+from datetime import datetime, timedelta
+
+from django.conf import settings
+from django.db import transaction
+from django.db.models import Q, QuerySet
+
+from accounts import ledger
+from accounts.models import Account
+from accounts.webhooks.events import Event
+from accounts.webhooks.services import announce
+from servers import services
+from servers.credits import required_runway, spend_per_hour
+from servers.models import Operation, Server
+from servers.selectors import servers_of
+from servers.states import SETTLED, ServerStatus, SuspensionReason
+from vpsorg import clock
+from vpsorg.errors import Refusal
+
+log = logging.getLogger(__name__)
+
+BILLING = "billing"
+
+
+def settle_all(accounts: Iterable[int] = (), now: datetime | None = None) -> None:
+    """Settle these accounts, all that are below zero, and all with servers that billing suspended."""
+    concerned = Account.objects.filter(
+        Q(pk__in=list(accounts))
+        | Q(below_zero_since__isnull=False)
+        | Q(pk__in=suspended_by_billing().values("account"))
+    )
+    for account_id in concerned.order_by("pk").values_list("pk", flat=True):
+        try:
+            settle(account_id, now)
+        except Exception:
+            log.exception("account %s could not be settled", account_id)
+
+
+@transaction.atomic
+def settle(account_id: int, now: datetime | None = None) -> None:
+    """Do what an account's balance asks for now.  Safe to call twice, late, or for nothing."""
+    now = now or clock.now()
+    account = ledger.locked(Account(pk=account_id))
+    _warn(account, now)
+    due_at = suspends_at(account)
+    if due_at is None:
+        _each(suspended_by_billing().filter(account=account), services.unsuspend_server)
+    elif now >= due_at:
+        suspended = _each(servers_of(account).filter(status__in=SETTLED), _suspend)
+        if suspended:
+            _tell_suspended(account, suspended)
+
+
+def suspends_at(account: Account) -> datetime | None:
+    """When the servers of an account are suspended unless it is topped up; None while it owes nothing."""
+    grace = timedelta(hours=settings.VPS_GRACE_HOURS)
+    return account.below_zero_since and account.below_zero_since + grace
+
+
+def suspended_by_billing() -> QuerySet[Server]:
+    return Server.objects.filter(
+        status=ServerStatus.SUSPENDED, suspended_for=SuspensionReason.BILLING, deleted_at=None
+    )
+
+
+def suspended_for_long(now: datetime) -> QuerySet[Server]:
+    """What billing suspended VPS_TERMINATE_AFTER_DAYS ago or earlier: staff decide what becomes of it."""
+    long_ago = now - timedelta(days=settings.VPS_TERMINATE_AFTER_DAYS)
+    return suspended_by_billing().filter(suspended_at__lte=long_ago)
+
+
+def _suspend(*, server: Server, requested_by: str) -> Operation | None:
+    return services.suspend_server(server=server, reason=SuspensionReason.BILLING, requested_by=requested_by)
+
+
+def _each(servers: QuerySet[Server], order: Callable[..., Operation | None]) -> list[Server]:
+    """Order it of each.  One that is busy is left to the next time; one may be gone meanwhile."""
+    ordered = []
+    for server in servers.order_by("pk"):
+        try:
+            order(server=server, requested_by=BILLING)
+            ordered.append(server)
+        except Refusal as refusal:
+            log.info("server %s: %s", server.uuid, refusal)
+    return ordered
+
+
+def _warn(account: Account, now: datetime) -> None:
+    """Once, until the credits last again."""
+    is_low = account.balance < required_runway(spend_per_hour(account)) or account.balance < 0
+    if is_low == (account.warned_at is not None):
+        return
+    account.warned_at = now if is_low else None
+    account.save(update_fields=["warned_at"])
+    if is_low:
+        _tell_balance_low(account)
+
+
+def _tell_balance_low(account: Account) -> None:
+    log.warning("account %s: its balance of %s does not last", account.uuid, account.balance)
+    payload = {"balance": float(account.balance), "spend_per_hour": float(spend_per_hour(account))}
+    announce(account_id=account.pk, event=Event.BALANCE_LOW, payload=payload)
+
+
+def _tell_suspended(account: Account, servers: list[Server]) -> None:
+    names = ", ".join(server.name for server in servers)
+    log.warning("account %s: suspended for a balance of %s: %s", account.uuid, account.balance, names)
+    told = [{"id": server.pk, "uuid": str(server.uuid), "name": server.name} for server in servers]
+    payload = {"balance": float(account.balance), "servers": told}
+    announce(account_id=account.pk, event=Event.ACCOUNT_SUSPENDED, payload=payload)

@@ -1,0 +1,104 @@
+"""Counts everything again and says what does not add up, with codes that never change."""
+
+from collections.abc import Iterator
+from datetime import datetime, timedelta
+from decimal import Decimal
+from typing import Any, NamedTuple
+
+from django.db import transaction
+from django.db.models import Exists, F, OuterRef, Sum
+
+from accounts.models import Account, CreditEntry
+from servers.metering import costs
+from servers.models import Meter, Rate, Server
+from servers.rates import HOUR
+from vpsorg import clock
+
+LATE = timedelta(hours=2)
+CHARGES = CreditEntry.objects.filter(kind__in=[CreditEntry.Kind.USAGE, CreditEntry.Kind.BACKUPS])
+PutRight = dict[tuple[int, str], Decimal]
+
+
+class Finding(NamedTuple):
+    code: str
+    about: str
+    what: str
+
+    def __str__(self) -> str:
+        return f"{self.code} {self.about}: {self.what}"
+
+
+def findings() -> Iterator[Finding]:
+    """Balances against the sums of their lines, and charges against what the rates say.
+
+    ``balance_differs``, ``charge_missing``, ``charge_unfounded``, ``charge_differs``,
+    ``charge_of_stranger``, ``metering_late``.
+    """
+    yield from _balances()
+    put_right = _put_right()
+    for meter_id in Meter.objects.order_by("server_id").values_list("pk", flat=True):
+        yield from _charges(meter_id, put_right)
+    yield from _strangers(put_right)
+    yield from _late(clock.now())
+
+
+def _balances() -> Iterator[Finding]:
+    accounts = Account.objects.annotate(sum=Sum("credit_entries__amount", default=Decimal(0)))
+    for account in accounts.exclude(balance=F("sum")).order_by("pk"):
+        yield Finding(
+            "balance_differs", f"account {account.email}", f"{account.balance}, its lines {account.sum}"
+        )
+
+
+@transaction.atomic
+def _charges(meter_id: int, put_right: PutRight) -> list[Finding]:
+    """What of one server's lines is not what its rates say.  The meter waits meanwhile."""
+    one = Meter.objects.select_for_update().get(pk=meter_id)
+    rates = list(Rate.objects.filter(server_id=one.server_id).order_by("since"))
+    until = one.next_at - HOUR if one.next_at else rates[-1].since
+    due: dict[Any, Decimal] = {
+        (cost.hour, cost.kind.value): cost.amount for cost in costs(one.began_at, rates, one.began_at, until)
+    }
+    lines = {(line.hour, line.kind): line for line in CHARGES.filter(server_id=one.server_id)}
+    found = []
+    for key in sorted({*due, *lines}):
+        wanted, line = due.get(key, Decimal(0)), lines.get(key)
+        paid = _paid(line, put_right) if line else Decimal(0)
+        if wanted != paid:
+            code = "charge_missing" if not line else "charge_differs" if wanted else "charge_unfounded"
+            what = f"{key[1]} of {key[0]:%Y-%m-%d %H:%M:%S} is {paid}, should be {wanted}"
+            number = f" (line {line.pk})" if line else ""
+            found.append(Finding(code, f"server {one.server_id}", what + number))
+    return found
+
+
+def _strangers(put_right: PutRight) -> Iterator[Finding]:
+    """Charges for what has no meter, or for somebody else's server."""
+    theirs = Server.objects.filter(pk=OuterRef("server_id"), account=OuterRef("account"), meter__isnull=False)
+    for line in CHARGES.exclude(Exists(theirs)).select_related("account").order_by("pk"):
+        if paid := _paid(line, put_right):
+            what = f"pays {paid} for server {line.server_id} (line {line.pk})"
+            yield Finding("charge_of_stranger", f"account {line.account}", what)
+
+
+def _put_right() -> PutRight:
+    """What refunds and corrections whose reference is ``line <its number>`` did for that line."""
+    kinds = [CreditEntry.Kind.REFUND, CreditEntry.Kind.CORRECTION]
+    later = CreditEntry.objects.filter(kind__in=kinds, reference__startswith="line ")
+    return {
+        (account_id, reference): amount
+        for account_id, reference, amount in later.order_by()
+        .values_list("account_id", "reference")
+        .annotate(Sum("amount"))
+    }
+
+
+def _paid(line: CreditEntry, put_right: PutRight) -> Decimal:
+    return -(line.amount + put_right.get((line.account_id, f"line {line.pk}"), Decimal(0)))
+
+
+def _late(now: datetime) -> Iterator[Finding]:
+    for one in Meter.objects.filter(next_at__lt=now - LATE).order_by("server_id"):
+        yield Finding(
+            "metering_late", f"server {one.server_id}", f"not charged since {one.next_at:%Y-%m-%d %H:%M}"
+        )

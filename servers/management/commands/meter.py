@@ -1,0 +1,27 @@
+from typing import Any
+
+from django.core.management.base import BaseCommand
+
+from servers import arrears, metering
+from vpsorg import clock
+
+
+class Command(BaseCommand):
+    help = (
+        "Charge every hour that has begun and was not charged yet, and see to the accounts that it leaves "
+        "short: warned, suspended, or back again. Celery beat does the same every minute; to do it "
+        "twice, or on two machines at once, changes nothing. Lists what has been suspended for "
+        "VPS_TERMINATE_AFTER_DAYS."
+    )
+
+    def handle(self, *args: Any, **options: Any) -> None:
+        accounts = metering.meter()
+        arrears.settle_all(accounts)
+        self.stdout.write(f"{len(accounts)} accounts charged")
+        for server in (
+            arrears.suspended_for_long(clock.now()).select_related("account").order_by("suspended_at")
+        ):
+            self.stdout.write(
+                f"suspended since {server.suspended_at:%Y-%m-%d}: {server}, {server.account.email}, "
+                f"{server.account.balance:.2f} credits"
+            )

@@ -1,0 +1,564 @@
+"""What servers cost: each started hour once, whenever the meter runs, and to the last decimal."""
+
+from collections import defaultdict
+from collections.abc import Callable
+from dataclasses import dataclass, field
+from datetime import UTC, datetime, timedelta
+from decimal import Decimal
+from typing import Any
+
+import hypothesis
+import pytest
+from django.db import IntegrityError, connection, transaction
+from django.db.migrations.executor import MigrationExecutor
+from hypothesis import strategies as st
+
+from accounts.models import Account, CreditEntry
+from plans.models import Plan
+from servers import lifecycle, services
+from servers.audit import findings
+from servers.metering import meter
+from servers.models import Meter, Operation, Rate, Server
+from servers.states import OPEN_OPERATION, OperationKind, PowerState, ServerStatus
+from tests.factories import AccountFactory, LocationFactory, OsVersionFactory, PlanFactory, ServerFactory
+from tests.flows.test_operations import at_once
+from vpsorg import clock
+
+HOUR, DAY = timedelta(hours=1), timedelta(days=1)
+K = OperationKind
+
+
+class Clock:
+    """The database's clock, as the test sets it."""
+
+    def __init__(self, moment: str) -> None:
+        self.now = datetime.fromisoformat(moment).replace(tzinfo=UTC)
+
+    def __call__(self) -> datetime:
+        return self.now
+
+    def wait(self, *, days: float = 0, hours: float = 0, minutes: float = 0, seconds: float = 0) -> None:
+        self.now += timedelta(days=days, hours=hours, minutes=minutes, seconds=seconds)
+
+
+@pytest.fixture
+def at(monkeypatch: pytest.MonkeyPatch) -> Callable[[str], Clock]:
+    """Set the clock."""
+
+    def begin(moment: str) -> Clock:
+        set_clock = Clock(moment)
+        monkeypatch.setattr(clock, "now", set_clock)
+        return set_clock
+
+    return begin
+
+
+def create(shop: dict[str, Any], account: Account, plan: Plan | None = None, **wanted: Any) -> Server:
+    """An order for a server, not carried out."""
+    return services.create_server(
+        account=account,
+        name="web-server-01",
+        plan=plan or Plan.objects.get(pk=shop["plan_id"]),
+        os_version=OsVersionFactory.create(),
+        location=LocationFactory.create(),
+        requested_by="a test",
+        **wanted,
+    )
+
+
+def begun(server: Server) -> Operation:
+    Operation.objects.filter(server=server, status__in=OPEN_OPERATION).update(due_at="2020-01-01T00:00:00Z")
+    operation = lifecycle.begin(Operation.objects.get(server=server, status__in=OPEN_OPERATION).pk)
+    assert operation is not None
+    return operation
+
+
+def carry_out(server: Server, kind: OperationKind | None = None, **wanted: Any) -> None:
+    """Ask for it, unless it is asked for already, and let it succeed."""
+    if kind is not None:
+        lifecycle.request(server, kind, requested_by="a test", **wanted)
+    operation = begun(server)
+    if operation.kind == K.RESIZE:
+        lifecycle.adopt(operation)
+    lifecycle.succeed(operation)
+
+
+def fails(server: Server, kind: OperationKind | None, power: PowerState) -> None:
+    if kind is not None:
+        lifecycle.request(server, kind, requested_by="a test")
+    lifecycle.fail(begun(server), power)
+
+
+def active(shop: dict[str, Any], **wanted: Any) -> Server:
+    server = create(shop, AccountFactory.create(), **wanted)
+    carry_out(server)
+    return server
+
+
+def charged(server: Server, kind: str = "usage") -> list[Decimal]:
+    """What its hours have cost, in their order."""
+    lines = CreditEntry.objects.filter(server_id=server.pk, kind=kind).order_by("hour")
+    return [-line.amount for line in lines]
+
+
+def audited() -> None:
+    assert list(findings()) == []
+
+
+A, M = Decimal("0.0140"), 10
+
+
+@pytest.mark.parametrize(
+    ("seconds", "hours"), [(1, 1), (59, 1), (3599, 1), (3600, 1), (3601, 2), (7199, 2), (10 * 3600 + 1, 11)]
+)
+def test_a_server_costs_its_started_hours(at: Any, shop: dict[str, Any], seconds: int, hours: int) -> None:
+    """Made and deleted in the same minute is one hour, also when the clock strikes in between.
+
+    The deletion is accepted when the next hour begins: that one has not started.
+    """
+    time = at("2026-03-10 11:59:59.5")
+    server = active(shop)
+    time.wait(seconds=seconds)
+    services.delete_server(server=server, requested_by="a test")
+    time.wait(days=3)
+    meter()
+    assert charged(server) == [A] * hours
+    assert Meter.objects.get().next_at is None
+    audited()
+
+
+def test_what_was_never_active_costs_nothing(at: Any, shop: dict[str, Any]) -> None:
+    time, account = at("2026-03-10 12:00:00"), AccountFactory.create(credits=100)
+    failed, given_up, _waiting = (create(shop, account) for _ in range(3))
+    time.wait(hours=2)
+    fails(failed, None, PowerState.OFF)
+    services.delete_server(server=given_up, requested_by="a test")
+    time.wait(days=3)
+    meter()
+    account.refresh_from_db()
+    assert account.balance == 100
+    assert not Meter.objects.exists()
+
+
+def test_hours_are_counted_from_the_first_active_moment_not_from_the_order(
+    at: Any, shop: dict[str, Any]
+) -> None:
+    time = at("2026-03-10 12:00:00")
+    server = create(shop, AccountFactory.create())
+    time.wait(hours=5)
+    carry_out(server)
+    meter()
+    assert [line.hour for line in CreditEntry.objects.filter(kind="usage")] == [time.now]
+
+
+def test_a_stopped_server_costs_the_same(at: Any, shop: dict[str, Any]) -> None:
+    time = at("2026-03-10 12:00:00")
+    server = active(shop)
+    time.wait(minutes=30)
+    carry_out(server, K.STOP)
+    time.wait(hours=3)
+    meter()
+    assert charged(server) == [A] * 4
+
+
+def test_an_hour_that_begins_suspended_is_free(at: Any, shop: dict[str, Any]) -> None:
+    time = at("2026-03-10 12:00:00")
+    server = active(shop)
+    time.wait(minutes=90)
+    carry_out(server, K.SUSPEND)
+    time.wait(hours=2)  # 15:30
+    carry_out(server, K.UNSUSPEND)
+    time.wait(hours=1)
+    meter()
+    lines = CreditEntry.objects.filter(kind="usage").order_by("hour")
+    hours = list(lines.values_list("hour__hour", flat=True))
+    assert hours == [12, 13, 16]
+
+
+def test_a_suspension_that_failed_is_not_free(at: Any, shop: dict[str, Any]) -> None:
+    time = at("2026-03-10 12:00:00")
+    server = active(shop)
+    fails(server, K.SUSPEND, PowerState.UNKNOWN)
+    time.wait(hours=2, minutes=1)
+    meter()
+    assert charged(server) == [A] * 3
+
+
+def test_a_resize_counts_from_the_next_hour_at_the_price_of_its_order(at: Any, shop: dict[str, Any]) -> None:
+    time = at("2026-03-10 12:00:00")
+    server = active(shop)
+    bigger = PlanFactory.create(slug="bigger", price_hourly=Decimal("0.0280"), price_monthly=20)
+    time.wait(minutes=20)
+    lifecycle.request(server, K.RESIZE, requested_by="a test", plan=bigger)
+    Plan.objects.filter(pk=bigger.pk).update(price_hourly=5)
+    time.wait(minutes=20)
+    carry_out(server)
+    time.wait(hours=1)
+    meter()
+    assert charged(server) == [A, Decimal("0.0280")]
+    fails(server, K.RESIZE, PowerState.RUNNING)
+    time.wait(hours=1)
+    meter()
+    assert charged(server) == [A, Decimal("0.0280"), Decimal("0.0280")]
+
+
+def test_a_running_server_keeps_the_price_that_it_was_sold_at(
+    at: Any, shop: dict[str, Any], settings: Any
+) -> None:
+    time = at("2026-03-10 12:00:00")
+    server = active(shop, backups_enabled=True)
+    Plan.objects.update(price_hourly=7, price_monthly=7000)
+    settings.VPS_BACKUP_PRICE_RATIO = Decimal(3)
+    for kind in (K.STOP, K.START, K.SUSPEND, K.UNSUSPEND):
+        carry_out(server, kind)
+    time.wait(hours=1)
+    meter()
+    assert (charged(server), charged(server, "backups")) == ([A] * 2, [Decimal("0.0028")] * 2)
+
+
+def test_backups_cost_their_part_while_they_are_enabled(at: Any, shop: dict[str, Any]) -> None:
+    time = at("2026-03-10 12:00:00")
+    server = active(shop)
+    time.wait(minutes=90)
+    services.update_server(server=server, backups_enabled=True)
+    time.wait(hours=2)
+    services.update_server(server=server, backups_enabled=False)
+    time.wait(hours=2)
+    meter()
+    assert charged(server) == [A] * 6
+    assert charged(server, "backups") == [Decimal("0.0028")] * 2
+
+
+@pytest.mark.parametrize(
+    ("begin", "days", "hours_at_full_price"),
+    [
+        ("2026-02-01 00:00:00", 28, 672),  # 9.408: the month is too short to reach the limit
+        ("2028-02-01 00:00:00", 29, 696),
+        ("2026-04-01 00:00:00", 30, 714),  # 9.996, and then 0.004
+        ("2026-12-01 00:00:00", 31, 714),
+    ],
+)
+def test_a_month_never_costs_more_than_its_price(
+    at: Any, shop: dict[str, Any], begin: str, days: int, hours_at_full_price: int
+) -> None:
+    time = at(begin)
+    server = active(shop, backups_enabled=True)
+    time.wait(days=days, seconds=-1)
+    meter()
+    month = charged(server)
+    assert month[:hours_at_full_price] == [A] * hours_at_full_price
+    assert sum(month) == min(M, days * 24 * A)
+    assert sum(charged(server, "backups")) == sum(month) / 5, "with a limit of their own"
+    time.wait(seconds=1)
+    meter()
+    assert charged(server)[len(month) :] == [A], "a new month"
+    audited()
+
+
+def test_of_several_prices_in_a_month_the_highest_is_the_limit(at: Any, shop: dict[str, Any]) -> None:
+    time = at("2026-01-01 00:00:00")
+    dear = PlanFactory.create(slug="dear", price_hourly=Decimal("0.5000"), price_monthly=20)
+    server = active(shop)
+    time.wait(minutes=30)
+    carry_out(server, K.RESIZE, plan=dear)
+    time.wait(hours=50)
+    carry_out(server, K.RESIZE, plan=Plan.objects.get(pk=shop["plan_id"]))
+    time.wait(days=20)
+    meter()
+    assert sum(charged(server)) == 20
+
+
+def test_a_tick_that_was_away_for_ten_days_charges_what_was_true_then(at: Any, shop: dict[str, Any]) -> None:
+    """In bounded batches: 241 hours are more than one."""
+    time = at("2026-02-25 12:00:00")
+    server = active(shop)
+    time.wait(days=3)
+    carry_out(server, K.SUSPEND)
+    time.wait(days=2)
+    carry_out(server, K.UNSUSPEND)
+    time.wait(days=5)
+    meter()
+    assert len(charged(server)) == 241 - 48
+    audited()
+
+
+def test_a_tick_run_twice_or_for_an_earlier_moment_changes_nothing(at: Any, shop: dict[str, Any]) -> None:
+    time = at("2026-03-10 12:00:00")
+    server = active(shop)
+    time.wait(hours=2, minutes=1)
+    for moment in (time.now, time.now, time.now - HOUR, time.now - 10 * DAY):
+        meter(moment)
+    assert charged(server) == [A] * 3
+
+
+def test_a_meter_that_was_set_back_charges_nothing_again(at: Any, shop: dict[str, Any]) -> None:
+    """Guard: ``_not_yet_charged``."""
+    time = at("2026-03-10 12:00:00")
+    server = active(shop, backups_enabled=True)
+    time.wait(hours=2)
+    meter()
+    Meter.objects.update(next_at=Meter.objects.get().began_at)
+    time.wait(hours=1)
+    meter()
+    assert (charged(server), len(charged(server, "backups"))) == ([A] * 4, 4)
+
+
+def test_ticks_on_several_machines_at_once_charge_once(
+    transactional_db: None, at: Any, shop: dict[str, Any], caplog: pytest.LogCaptureFixture
+) -> None:
+    """Guards: the locks of account and meters in ``_charge_some``; behind both, ``one_charge_per_hour``."""
+    time = at("2026-03-10 12:00:00")
+    servers = [active(shop, backups_enabled=True) for _ in range(3)]
+    time.wait(hours=60)
+    at_once(6, meter)
+    assert [charged(server) for server in servers] == [[A] * 61] * 3
+    assert "could not be charged" not in caplog.text, "each waited for its turn"
+    audited()
+
+
+def test_one_account_that_cannot_be_charged_keeps_no_other_waiting(
+    at: Any, shop: dict[str, Any], caplog: pytest.LogCaptureFixture
+) -> None:
+    at("2026-03-10 12:00:00")
+    broken = ServerFactory.create()
+    Meter.objects.create(server=broken, began_at="2026-03-10 12:00:00Z", next_at="2026-03-10 12:00:00Z")
+    sound = active(shop)
+    meter()
+    assert charged(sound) == [A]
+    assert f"account {broken.account_id} could not be charged" in caplog.text
+
+
+# Clocks.
+
+
+def test_a_clock_that_went_back_loses_no_hour_and_charges_none_twice(at: Any, shop: dict[str, Any]) -> None:
+    """Guard: ``since`` in ``record_rate`` is younger than what was, whatever the clock says."""
+    time = at("2026-03-10 12:00:00")
+    server = active(shop)
+    time.wait(hours=1, minutes=1)
+    meter()
+    time.wait(hours=-2)  # before it was made
+    services.delete_server(server=server, requested_by="a test")
+    time.wait(days=1)
+    meter()
+    assert charged(server) == [A, A]
+    audited()
+
+
+def test_a_machine_whose_own_clock_is_wrong_charges_no_hour_to_come(
+    shop: dict[str, Any], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Guard: ``clock.now`` asks the database."""
+    server = active(shop)
+    later = datetime.now(UTC) + 365 * DAY
+    monkeypatch.setattr("django.utils.timezone.now", lambda: later)
+    meter()
+    assert charged(server) == [A]
+
+
+# What the database itself refuses.
+
+
+@pytest.mark.parametrize("deed", [lambda rates: rates.update(price_hourly=0), lambda rates: rates.delete()])
+def test_a_rate_is_never_changed_or_removed(shop: dict[str, Any], deed: Callable[[Any], None]) -> None:
+    active(shop)
+    with pytest.raises(IntegrityError, match="never changed or removed"), transaction.atomic():
+        deed(Rate.objects.all())
+
+
+@pytest.mark.parametrize("minutes", [-1, 0, 60, 120])
+def test_no_rate_is_made_for_what_is_over(at: Any, shop: dict[str, Any], minutes: int) -> None:
+    """Guard: the trigger ``rates_come_in_order``.  Of three hours charged, the last began at 120."""
+    time = at("2026-03-10 12:00:00")
+    server = active(shop)
+    began = time.now
+    time.wait(hours=2)
+    meter()
+    with pytest.raises(IntegrityError, match="younger"), transaction.atomic():
+        Rate.objects.create(server=server, since=began + timedelta(minutes=minutes))
+    Rate.objects.create(server=server, since=began + timedelta(minutes=121))
+
+
+def test_servers_from_before_are_charged_from_now_on_at_the_price_of_now(transactional_db: None) -> None:
+    account, plan, system = AccountFactory.create(), PlanFactory.create(), OsVersionFactory.create()
+    executor = MigrationExecutor(connection)
+    old = executor.migrate([("servers", "0002_suspensions")]).apps
+    try:
+        made = [
+            old.get_model("servers", "Server").objects.create(
+                account_id=account.pk, plan_id=plan.pk, os_version_id=system.pk, name=name, hostname=name,
+                location_id=LocationFactory.create().pk, status=status, backups_enabled=backups,
+            )
+            for name, status, backups in (
+                ("runs", "active", True), ("stands", "stopped", False), ("failed", "error", False),
+            )
+        ]  # fmt: skip
+    finally:
+        executor = MigrationExecutor(connection)
+        executor.migrate(executor.loader.graph.leaf_nodes())
+    meter()
+    runs, stands, failed = (Server.objects.get(pk=server.pk) for server in made)
+    assert (charged(runs), charged(runs, "backups")) == ([A], [Decimal("0.0028")])
+    assert (charged(stands), charged(stands, "backups"), charged(failed)) == ([A], [], [])
+    assert runs.price == failed.price._replace(backups_hourly=Decimal("0.0028"), backups_monthly=Decimal(2))
+    audited()
+
+
+# Random histories, and a second way to count what they cost.
+
+
+@dataclass
+class Life:
+    """What happened to one server, for the straightforward count."""
+
+    server: Server
+    status: str = "provisioning"
+    began: datetime | None = None
+    told: list[tuple[datetime, int, int, bool, bool]] = field(default_factory=list)
+    hourly: int = 0  # in ten-thousandths
+    monthly: int = 0
+    backups: bool = False
+
+    def tell(self, now: datetime) -> None:
+        if self.status == "active" and self.began is None:
+            self.began = now
+        costs = self.status in {"active", "stopped"}
+        self.told.append((now, self.hourly, self.monthly, self.backups, costs))
+
+
+def straightforward(life: Life, until: datetime) -> int:
+    """Hour by hour, with whole numbers: what it was at the hour's beginning, and the month's limits."""
+    if life.began is None:
+        return 0
+    hour = life.began
+    spent: dict[tuple[int, int], int] = defaultdict(int)
+    spent_for_backups: dict[tuple[int, int], int] = defaultdict(int)
+    most: dict[tuple[int, int], int] = defaultdict(int)
+    most_for_backups: dict[tuple[int, int], int] = defaultdict(int)
+    while hour <= until:
+        _, hourly, monthly, backups, costs = [told for told in life.told if told[0] <= hour][-1]
+        month = (hour.year, hour.month)
+        if costs:
+            most[month] = max(most[month], monthly)
+            spent[month] += min(hourly, most[month] - spent[month])
+            if backups:
+                most_for_backups[month] = max(most_for_backups[month], (2 * monthly + 5) // 10)
+                left = most_for_backups[month] - spent_for_backups[month]
+                spent_for_backups[month] += min((2 * hourly + 5) // 10, left)
+        hour += HOUR
+    return sum(spent.values()) + sum(spent_for_backups.values())
+
+
+SECONDS = st.one_of(
+    st.integers(1, 7200),
+    st.integers(1, 60).map(lambda hours: hours * 3600),
+    st.integers(1, 20 * 86_400),
+)
+PRICES = st.tuples(st.integers(1, 5000), st.integers(1, 3000).map(lambda cents: cents * 100))
+WHAT = [
+    *("create", "create", "create fails", "resize", "resize fails", "backups", "stop", "start", "delete"),
+    *("suspend", "suspend", "suspend fails", "unsuspend", "unsuspend", "reprice", "tick", "late tick"),
+]
+EVENTS = st.lists(
+    st.tuples(
+        SECONDS,
+        st.sampled_from(WHAT),
+        st.integers(0, 3),
+        PRICES,
+    ),
+    min_size=5,
+    max_size=30,
+)
+BEGINNINGS = st.sampled_from(
+    ["2028-02-27 23:00:00", "2026-02-27 23:30:01", "2026-12-30 12:00:00", "2027-06-15 06:07:08"]
+)
+
+
+@pytest.mark.timeout(600)  # seconds when it passes; to find the shortest history that fails takes minutes
+@hypothesis.given(begin=BEGINNINGS, events=EVENTS)
+@hypothesis.settings(
+    max_examples=80,
+    deadline=None,
+    derandomize=True,
+    suppress_health_check=[hypothesis.HealthCheck.function_scoped_fixture, hypothesis.HealthCheck.too_slow],
+)
+def test_whatever_happens_charges_are_what_the_history_says(
+    at: Any, shop: dict[str, Any], begin: str, events: list[Any]
+) -> None:
+    """Creates, resizes, stops, suspensions, deletions, prices that change, ticks missed and doubled."""
+    with transaction.atomic():
+        _happens(at(begin), shop, events)
+        transaction.set_rollback(True)
+
+
+def _happens(time: Clock, shop: dict[str, Any], events: list[Any]) -> None:
+    account = AccountFactory.create(credits=10**9)
+    plan = Plan.objects.get(pk=shop["plan_id"])
+    lives: list[Life] = []
+    for seconds, what, number, (hourly, monthly) in events:
+        time.wait(seconds=seconds)
+        if what in {"tick", "late tick"}:
+            meter(time.now if what == "tick" else time.now - DAY)
+        elif what == "reprice":
+            Plan.objects.update(
+                price_hourly=Decimal(hourly) / 10_000, price_monthly=Decimal(monthly) / 10_000
+            )
+        elif what in {"create", "create fails"}:
+            plan.refresh_from_db()
+            server = create(shop, account, plan, backups_enabled=number == 0) if len(lives) < 5 else None
+            if server is not None:
+                life = Life(server, hourly=int(plan.price_hourly * 10_000))
+                life.monthly, life.backups = int(plan.price_monthly * 10_000), number == 0
+                carry_out(server) if what == "create" else fails(server, None, PowerState.OFF)
+                life.status = "active" if what == "create" else "error"
+                life.tell(time.now)
+                lives.append(life)
+        elif number < len(lives):
+            _happens_to(lives[number], what, time.now, plan, hourly, monthly)
+    time.wait(seconds=1)
+    meter()
+    meter()
+    expected = {life.server.pk: straightforward(life, time.now) for life in lives}
+    assert {life.server.pk: _charged_in_all(life.server) for life in lives} == expected
+    account.refresh_from_db()
+    assert account.balance == 10**9 - Decimal(sum(expected.values())) / 10_000
+    audited()
+
+
+def _charged_in_all(server: Server) -> int:
+    return int(10_000 * (sum(charged(server)) + sum(charged(server, "backups"))))
+
+
+def _happens_to(life: Life, what: str, now: datetime, plan: Plan, hourly: int, monthly: int) -> None:
+    server = life.server
+    runs = life.status in {"active", "stopped"}
+    if what == "resize" and runs:
+        Plan.objects.update(price_hourly=Decimal(hourly) / 10_000, price_monthly=Decimal(monthly) / 10_000)
+        plan.refresh_from_db()
+        carry_out(server, K.RESIZE, plan=plan)
+        life.hourly, life.monthly = hourly, monthly
+    elif what == "resize fails" and runs:
+        fails(server, K.RESIZE, PowerState.RUNNING if life.status == "active" else PowerState.OFF)
+    elif what == "backups" and life.status not in {"deleted", "error"}:
+        services.update_server(server=server, backups_enabled=not life.backups)
+        life.backups = not life.backups
+    elif what == "stop" and life.status == "active":
+        carry_out(server, K.STOP)
+        life.status = "stopped"
+    elif what == "start" and life.status == "stopped":
+        carry_out(server, K.START)
+        life.status = "active"
+    elif what == "suspend" and runs:
+        carry_out(server, K.SUSPEND)
+        life.status = "suspended"
+    elif what == "suspend fails" and runs:
+        fails(server, K.SUSPEND, PowerState.UNKNOWN)
+    elif what == "unsuspend" and life.status == "suspended":
+        carry_out(server, K.UNSUSPEND)
+        server.refresh_from_db()
+        assert server.status in {ServerStatus.ACTIVE, ServerStatus.STOPPED}
+        life.status = server.status
+    elif what == "delete" and life.status != "deleted":
+        services.delete_server(server=server, requested_by="a test")
+        life.status = "deleted"
+    life.tell(now)
