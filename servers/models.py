@@ -156,7 +156,10 @@ class Operation(models.Model):
         indexes = [
             models.Index(
                 fields=["due_at"], condition=Q(status__in=sorted(OPEN_OPERATION)), name="open_operations"
-            )
+            ),
+            models.Index(
+                fields=["lease_until"], condition=Q(lease_until__isnull=False), name="held_operations"
+            ),
         ]
 
     def __str__(self) -> str:
