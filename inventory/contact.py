@@ -42,9 +42,16 @@ def record_answer(hypervisor: Hypervisor, *, error: str = "") -> None:
 
 @transaction.atomic
 def record_silence(hypervisor: Hypervisor, error: str) -> None:
-    """It did not answer: it is asked again after a pause, and unreachable from the second time on."""
-    locked = Hypervisor.objects.select_for_update().only("silences").get(pk=hypervisor.pk)
-    hypervisor.silences = locked.silences + 1
+    """It did not answer: it is asked again after a pause, and unreachable from the second time on.
+
+    However many ask at the same time, it is silent once.
+    """
+    locked = Hypervisor.objects.select_for_update().only(*CONTACT).get(pk=hypervisor.pk)
+    if locked.silences != hypervisor.silences:
+        # Others who asked at the same time have counted this silence already.
+        hypervisor.silences, hypervisor.ask_again_at = locked.silences, locked.ask_again_at
+        return
+    hypervisor.silences += 1
     pause = timedelta(seconds=min(LONGEST_PAUSE_S, 2 ** min(locked.silences, 10)))
     hypervisor.ask_again_at = timezone.now() + pause
     hypervisor.is_reachable, hypervisor.last_error = hypervisor.silences < UNREACHABLE_AFTER, error

@@ -41,7 +41,7 @@ class Hypervisor(models.Model):
     disk_gib_used = models.PositiveIntegerField(default=0, editable=False)
 
     max_operations = models.PositiveSmallIntegerField(
-        default=8, validators=[MinValueValidator(1)], help_text="How many may be under way on it at once."
+        default=4, validators=[MinValueValidator(1)], help_text="How many may be under way on it at once."
     )
 
     is_reachable = models.BooleanField(default=True, editable=False)

@@ -26,8 +26,8 @@ def carry_out(operation_id: int) -> None:
     """Do what an operation asks for, as far as it goes now.  Safe to call twice, late, or for nothing."""
     try:
         operation = lifecycle.begin(operation_id)
-    except lifecycle.HostFull:
-        services.wake(Operation.objects.get(pk=operation_id), delay_s=random.uniform(0.5, 1.5))  # noqa: S311
+    except lifecycle.HostFull as full:
+        services.wake(Operation.objects.get(pk=operation_id), delay_s=full.delay_s)
         return
     if operation is None:
         return
@@ -130,11 +130,17 @@ def _give_up(job: Job, failure: Failure) -> None:
 
 
 def _undo(job: Job) -> None:
-    """Take back what a failed operation made.  What the host does not allow now is left to the sweep."""
+    """Take back what a failed operation made.
+
+    What does not succeed now must not keep the operation open for ever: what a failed create
+    left is removed by reconcile, and a machine is defined anew at its next start.
+    """
     try:
         for step in UNDO_STEPS.get(OperationKind(job.operation.kind), ()):
             step(job)
-    except HypervisorError:
+    except (lifecycle.LeaseLost, OperationalError, InterfaceError):
+        raise
+    except Exception:
         log.exception("%s of server %s could not be undone yet", job.operation, job.server.uuid)
 
 

@@ -47,14 +47,15 @@ def spec_of(operation: Operation) -> base.MachineSpec:
     """All that the host must know to make the machine as this operation wants it.  Raises MachineNotFound."""
     server = operation.server
     placement = placement_of(server)
+    size = operation.plan or placement  # while a resize is under way, more may be claimed than it will be
     return base.MachineSpec(
         uuid=server.uuid,
         name=server.name,
         account=str(server.account.uuid),
         hostname=server.hostname,
-        vcpus=placement.vcpus,
-        memory_mib=placement.memory_mib,
-        disk_gib=placement.disk_gib,
+        vcpus=size.vcpus,
+        memory_mib=size.memory_mib,
+        disk_gib=size.disk_gib,
         image=base.Image(sha256=(operation.os_version or server.os_version).image_sha256),
         nics=(_nic_of(placement, operation.plan or server.plan),),
         authorized_keys=tuple(server.authorized_keys),

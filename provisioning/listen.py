@@ -29,6 +29,8 @@ class ListenToLocations(bootsteps.StartStopStep):
         self._timer: Any = None
 
     def start(self, consumer: Any) -> None:
+        for code in set(self._chosen) - set(_every_location()):
+            log.error("there is no location %s: nothing comes into its queue", code)
         self._listen(consumer)
         self._timer = consumer.timer.call_repeatedly(LOOK_EVERY_S, self._listen, (consumer,))
 

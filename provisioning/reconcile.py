@@ -30,6 +30,7 @@ from servers.selectors import (
 )
 from servers.states import PowerState, ServerStatus
 from servers.usage import Sample, record_sample
+from vpsorg import clock
 from vpsorg.errors import Refusal
 
 log = logging.getLogger(__name__)
@@ -58,7 +59,7 @@ def reconcile(hypervisor: Hypervisor) -> list[Decision]:
 
     Returns what was decided; nothing when the host could not be asked.
     """
-    asked_at = timezone.now()
+    asked_at = clock.now()
     try:
         decisions = decide(hypervisor)
     except HypervisorError as error:
@@ -78,7 +79,7 @@ def reconcile_some(hypervisor: Hypervisor, machines: Collection[UUID]) -> None:
     servers = list(idle_servers_on(hypervisor).filter(uuid__in=machines))
     if not servers:
         return  # most news is what a worker does, and the host need not be asked about it
-    asked_at = timezone.now()
+    asked_at = clock.now()
     powers = hosts.connect(hypervisor).powers()
     decisions = [decision_on(server, powers.get(server.uuid)) for server in servers]
     _settle_all(hypervisor, decisions, asked_at)
@@ -110,14 +111,13 @@ def _settle_all(hypervisor: Hypervisor, decisions: list[Decision], asked_at: dat
     _confirm(decisions, asked_at)
     for decision in decisions:
         if decision.action != Action.CONFIRM:
-            settle(hypervisor, decision, asked_at)
+            _settle(hypervisor, decision, asked_at)
 
 
-def settle(hypervisor: Hypervisor, decision: Decision, asked_at: datetime) -> None:
+def _settle(hypervisor: Hypervisor, decision: Decision, asked_at: datetime) -> None:
     """Do what was decided, unless something was written about the server since its host was asked."""
     server, action = decision.server, decision.action
-    if action != Action.CONFIRM:
-        log.warning("server %s: %s, for its host says %s", server.uuid, action, decision.power)
+    log.warning("server %s: %s, for its host says %s", server.uuid, action, decision.power)
     if action == Action.REMOVE:
         _remove(hypervisor, server)
         return

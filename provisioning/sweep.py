@@ -6,7 +6,7 @@ broker at all it carries operations out itself.
 
 import logging
 from collections.abc import Iterable
-from concurrent.futures import ThreadPoolExecutor
+from concurrent.futures import Future, ThreadPoolExecutor, wait
 from dataclasses import dataclass, field
 from datetime import timedelta
 from time import monotonic
@@ -35,6 +35,8 @@ class Sweep:
     patience: timedelta = timedelta(seconds=15)
     _reminded: dict[int, float] = field(default_factory=dict)
     _has_broker: bool = True
+    _threads: ThreadPoolExecutor = field(default_factory=lambda: ThreadPoolExecutor(THREADS))
+    _here: dict[int, Future[None]] = field(default_factory=dict)
 
     def once(self) -> int:
         """See to every operation that was forgotten; how many there were."""
@@ -44,29 +46,36 @@ class Sweep:
                 log.warning("%s of server %s was forgotten", operation, operation.server.uuid)
                 _remind(operation)
                 self._reminded[operation.pk] = monotonic()
-            self._has_broker = True
+                self._has_broker = True
         except (OperationalError, OSError) as error:
             log.error("no broker (%s): %d operations are carried out here", error, len(forgotten))
             self._has_broker = False
-            _carry_out_here(forgotten)
+            self._carry_out_here(forgotten)
         return len(forgotten)
+
+    def finish(self) -> None:
+        """Wait for what is carried out here."""
+        wait(self._here.values())
 
     def _forgotten(self) -> list[Operation]:
         patience_s = self.patience.total_seconds()
         self._reminded = {pk: at for pk, at in self._reminded.items() if monotonic() - at < patience_s}
+        self._here = {pk: work for pk, work in self._here.items() if not work.done()}
         # Without a broker nobody else is on the way.
         late = due_operations(self.patience if self._has_broker else timedelta())
-        return list(late.exclude(pk__in=self._reminded).select_related("server")[:AT_ONCE])
+        seen_to = [*self._reminded, *self._here]
+        return list(late.exclude(pk__in=seen_to).select_related("server")[:AT_ONCE])
+
+    def _carry_out_here(self, operations: Iterable[Operation]) -> None:
+        """Not waiting for the slowest: a copy of an image may take minutes."""
+        for operation in operations:
+            if operation.pk not in self._reminded:
+                self._here[operation.pk] = self._threads.submit(_carry_out_in_thread, operation.pk)
 
 
 def _remind(operation: Operation) -> None:
     queue = queues.at(locations[operation.server.location_id].code)
     current_app.send_task("provisioning.carry_out", [operation.pk], queue=queue)
-
-
-def _carry_out_here(operations: Iterable[Operation]) -> None:
-    with ThreadPoolExecutor(THREADS) as threads:
-        list(threads.map(_carry_out_in_thread, [operation.pk for operation in operations]))
 
 
 def _carry_out_in_thread(operation_id: int) -> None:
@@ -75,4 +84,4 @@ def _carry_out_in_thread(operation_id: int) -> None:
     except Exception:
         log.exception("operation %d failed here", operation_id)
     finally:
-        connection.close()  # this thread's own, and the thread ends
+        connection.close()  # others may wait for long before this thread has work again

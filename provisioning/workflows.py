@@ -67,8 +67,9 @@ class Job:
         """Before this operation, or before the suspension that it ends."""
         return (self.server.suspended_from or self.operation.status_before) == ServerStatus.ACTIVE
 
-    def forget_spec(self) -> None:
-        """What the machine should be has changed: ask the rows again."""
+    def forget_wish(self) -> None:
+        """The machine should be what its server is, and not what was asked for: ask the rows again."""
+        self.operation.plan = None
         self.__dict__.pop("spec", None)
 
     def power(self) -> PowerState:
@@ -167,6 +168,7 @@ def grow_disk(job: Job) -> None:
 
 def adopt(job: Job) -> None:
     lifecycle.adopt(job.operation)
+    services.settle_claims(operation=job.operation)
 
 
 def power_on_again(job: Job) -> None:
@@ -181,8 +183,8 @@ def await_guest_again(job: Job) -> None:
 
 def return_claims(job: Job) -> None:
     """Unless the new plan was adopted already: then it stays the server's."""
-    services.return_claims(operation=job.operation)
-    job.forget_spec()
+    services.settle_claims(operation=job.operation)
+    job.forget_wish()
 
 
 K = OperationKind

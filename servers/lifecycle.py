@@ -6,6 +6,7 @@ whose operation was cancelled, cannot write (``LeaseLost``).  Leases and due tim
 are measured by Postgres's clock alone: those of the workers may differ.
 """
 
+import random
 from collections.abc import Iterable
 from dataclasses import dataclass
 from datetime import datetime, timedelta
@@ -40,6 +41,8 @@ from servers.states import (
 )
 from vpsorg.errors import NotAllowedNow, NotFound, OperationInProgress
 
+# Messages are held back by the clocks of those who send and receive them.
+CLOCKS_DIFFER = timedelta(seconds=1)
 UNDO = "undo"  # the step of an operation that was given up
 
 
@@ -48,7 +51,11 @@ class LeaseLost(Exception):
 
 
 class HostFull(Exception):
-    """The host of this operation's server has as many operations under way as it may have."""
+    """The host of this operation's server has as many under way as it may have: it is due a little later."""
+
+    def __init__(self, delay_s: float) -> None:
+        super().__init__(delay_s)
+        self.delay_s = delay_s
 
 
 @dataclass(frozen=True)
@@ -127,7 +134,6 @@ def _open(
         raise OperationInProgress("Another operation on this server has not finished yet.") from None
 
 
-@transaction.atomic
 def begin(operation_id: int) -> Operation | None:
     """Take an operation.  None if another worker has it, it is not due, or it is over.
 
@@ -136,25 +142,30 @@ def begin(operation_id: int) -> Operation | None:
     again.  While another operation's worker still holds a lease on the same
     server (a delete came in between) nobody begins.  Raises HostFull.
     """
-    free = Q(status=OperationStatus.QUEUED, due_at__lte=Now()) | Q(
-        status=OperationStatus.RUNNING, lease_until__lt=Now()
-    )
+    queued = Q(status=OperationStatus.QUEUED, due_at__lte=Now() + CLOCKS_DIFFER)
+    abandoned = Q(status=OperationStatus.RUNNING, lease_until__lt=Now())
     others = Operation.objects.filter(server=OuterRef("server"), lease_until__gt=Now()).exclude(
         pk=OuterRef("pk")
     )
-    mine = Operation.objects.filter(free, ~Exists(others), pk=operation_id)
-    if host_is_full(operation_id):
-        if mine.exists():
-            raise HostFull
+    mine = Operation.objects.filter(queued | abandoned, ~Exists(others), pk=operation_id)
+    delay_s = random.uniform(1.5, 3)  # noqa: S311
+    with transaction.atomic():
+        is_full = host_is_full(operation_id)
+        if is_full:
+            # Due later: of many messages about it one comes again, and the sweep does not call it forgotten.
+            later = Now() + timedelta(seconds=delay_s)
+            changed = mine.filter(status=OperationStatus.QUEUED).update(due_at=later)
+        else:
+            changed = mine.update(
+                status=OperationStatus.RUNNING,
+                lease_until=Now() + lease(),
+                attempt=F("attempt") + 1,
+                started_at=Coalesce("started_at", Now()),
+            )
+    if not changed:
         return None
-    taken = mine.update(
-        status=OperationStatus.RUNNING,
-        lease_until=Now() + lease(),
-        attempt=F("attempt") + 1,
-        started_at=Coalesce("started_at", Now()),
-    )
-    if not taken:
-        return None
+    if is_full:
+        raise HostFull(delay_s)
     # What each worker needs.  Not all that it may need: the more tables, the longer Postgres plans.
     return Operation.objects.select_related("server__account", "server__placement__hypervisor").get(
         pk=operation_id
@@ -265,6 +276,7 @@ def adopt(operation: Operation) -> None:
 @transaction.atomic
 def record_addresses(operation: Operation, addresses: tuple[IPv4Address | IPv6Address, ...]) -> None:
     """Write down what the guest has: its first address of each family."""
+    Server.objects.select_for_update().get(pk=operation.server_id)
     renew(operation)
     first = {version: next((str(a) for a in addresses if a.version == version), None) for version in (4, 6)}
     _write(operation.server, ip_address=first[4], ipv6_address=first[6])
@@ -279,7 +291,7 @@ def observe(server: Server, power: PowerState, asked_at: datetime) -> bool:
     """
     changes: dict[str, Any] = {}
     if status := contradicted_by(power, ServerStatus(server.status)):
-        changes = {"status": status, "updated_at": timezone.now(), "settled_at": timezone.now()}
+        changes = {"status": status, "updated_at": timezone.now(), "settled_at": Now()}
     unchanged = _idle_since(asked_at).filter(pk=server.pk, status=server.status)
     if not unchanged.update(power_state=power, observed_at=asked_at, **changes):
         return False
@@ -337,8 +349,7 @@ def _fenced(operation: Operation, **changes: Any) -> None:
 
 
 def _write(server: Server, **changes: Any) -> None:
-    now = timezone.now()
-    Server.objects.filter(pk=server.pk).update(**changes, updated_at=now, settled_at=now)
+    Server.objects.filter(pk=server.pk).update(**changes, updated_at=timezone.now(), settled_at=Now())
     record_rate(server.pk)
     _announce(server, server.status, changes.get("status", server.status))
 

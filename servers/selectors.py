@@ -8,7 +8,7 @@ from django.db.models.functions import Now
 from accounts.models import Account
 from inventory.models import Hypervisor
 from servers.models import Operation, Server
-from servers.states import OPEN_OPERATION, OperationStatus, ServerStatus
+from servers.states import AT_REST, OPEN_OPERATION, OperationStatus, ServerStatus
 from vpsorg.api.references import named_by
 from vpsorg.errors import NotFound
 
@@ -50,10 +50,9 @@ def active_servers_on(hypervisor: Hypervisor) -> QuerySet[Server]:
 
 def idle_servers_on(hypervisor: Hypervisor) -> QuerySet[Server]:
     """Servers of a host that nothing is being done to: the watch may speak about them."""
-    settled = [ServerStatus.ACTIVE, ServerStatus.STOPPED, ServerStatus.SUSPENDED]
     return (
         servers_on(hypervisor)
-        .filter(status__in=settled)
+        .filter(status__in=AT_REST)
         .exclude(operations__status__in=OPEN_OPERATION)
         .order_by("pk")
     )

@@ -111,7 +111,9 @@ def resize_server(*, server: Server, plan: Plan, requested_by: str) -> Operation
     dearer = price_of_plan(plan, backups=server.backups_enabled).hourly - server.price.hourly
     if dearer > 0:
         require_runway(account, more=dearer)
-    resize(operation.server.claim, **_size_of(plan))
+    claim, size = operation.server.claim, _size_of(plan)
+    # What is less is given back once the machine is smaller: until then the server needs what it has.
+    resize(claim, **{name: max(value, getattr(claim, name)) for name, value in size.items()})
     return operation
 
 
@@ -188,8 +190,11 @@ def follow_host(*, server: Server, power: PowerState, start_again: bool, asked_a
 
 
 @transaction.atomic
-def return_claims(*, operation: Operation) -> None:
-    """After a resize that came to nothing: claim what the server's plan says again.  May be repeated."""
+def settle_claims(*, operation: Operation) -> None:
+    """After a resize, or one that came to nothing: claim what the server's plan says and no more.
+
+    Gives back and takes nothing, so it is never refused.  May be repeated.
+    """
     server = Server.objects.select_for_update().get(pk=operation.server_id)
     resize(server.claim, **_size_of(server.plan))
     operation.server.placement = server.placement

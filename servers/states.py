@@ -87,6 +87,7 @@ class Rule(NamedTuple):
 S, K = ServerStatus, OperationKind
 GONE = {S.DELETING, S.DELETED}
 SETTLED = {S.ACTIVE, S.STOPPED}
+AT_REST = SETTLED | {S.SUSPENDED}  # nothing is being done, and the host has something to say about it
 
 RULES: dict[OperationKind, Rule] = {
     #                 may be asked for in       shows           then         on failure  within

@@ -1,4 +1,4 @@
-"""The clock by which money is counted: the database's, one for all machines."""
+"""The clock by which money is counted, and old news told from new: the database's, one for all machines."""
 
 from datetime import datetime
 

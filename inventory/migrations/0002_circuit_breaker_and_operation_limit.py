@@ -19,7 +19,7 @@ class Migration(migrations.Migration):
         migrations.AddField(
             model_name='hypervisor',
             name='max_operations',
-            field=models.PositiveSmallIntegerField(default=8, help_text='How many may be under way on it at once.', validators=[django.core.validators.MinValueValidator(1)]),
+            field=models.PositiveSmallIntegerField(default=4, help_text='How many may be under way on it at once.', validators=[django.core.validators.MinValueValidator(1)]),
         ),
         migrations.AddField(
             model_name='hypervisor',

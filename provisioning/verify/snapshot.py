@@ -7,9 +7,7 @@ from uuid import UUID
 
 from inventory.models import Hypervisor
 from provisioning.hypervisors.base import HostFacts, HypervisorError, Machine, Volume
-from servers.states import OperationKind, OperationStatus, PowerState, ServerStatus
-
-IDLE = {ServerStatus.ACTIVE, ServerStatus.STOPPED, ServerStatus.SUSPENDED}
+from servers.states import AT_REST, OperationKind, OperationStatus, PowerState, ServerStatus
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -78,7 +76,7 @@ class ServerRow:
 
     @property
     def is_idle(self) -> bool:
-        return self.operation is None and self.status in IDLE
+        return self.operation is None and self.status in AT_REST
 
     @property
     def is_watched(self) -> bool:

@@ -18,6 +18,7 @@ from tests.chaos.conftest import Plant, await_end
 from tests.chaos.truth import assert_all_is_true
 from tests.daemons import hanging
 from tests.factories import AccountFactory, HypervisorFactory, LocationFactory
+from tests.flows.conftest import clear
 from tests.private_services import VAR
 
 pytestmark = pytest.mark.timeout(400)
@@ -46,9 +47,9 @@ def second(host: Hypervisor, second_libvirtd: Libvirtd) -> Iterator[Hypervisor]:
         )
     driver = hosts.driver(row)
     driver.prepare()
+    clear(driver)
     yield row
-    for uuid in driver.powers():
-        driver.delete(uuid)
+    clear(driver)
 
 
 def seconds_for(servers: list[Server]) -> float:

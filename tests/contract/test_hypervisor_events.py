@@ -135,4 +135,5 @@ def _seconds_until_unreachable(events: Events) -> float:
 
 
 def _connections() -> int:
-    return sum(isinstance(thing, libvirt.virConnect) for thing in gc.get_objects())
+    # Not isinstance: it would ask a weak proxy for the class of what is gone.
+    return sum(issubclass(type(thing), libvirt.virConnect) for thing in gc.get_objects())

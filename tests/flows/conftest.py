@@ -51,8 +51,14 @@ def host(transactional_db: None, qemu_uri: str, empty_image: Path) -> Iterator[H
     OsVersionFactory.create(image_sha256=empty_image.stem)
     driver = hosts.driver(row)
     driver.prepare()
+    clear(driver)
     yield row
-    for uuid in driver.powers():
+    clear(driver)
+
+
+def clear(driver: base.Hypervisor) -> None:
+    """Remove every machine, and what a run that was killed left of one."""
+    for uuid in {*driver.powers(), *(volume.machine for volume in driver.volumes() if volume.machine)}:
         driver.delete(uuid)
 
 

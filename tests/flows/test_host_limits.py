@@ -59,6 +59,7 @@ def test_a_place_is_free_again_when_an_operation_waits_or_ends(host: Hypervisor)
     assert begun is not None
     assert begin(second) is None
     lifecycle.postpone(begun, 60)
+    Operation.objects.filter(pk=second.pk).update(due_at=timezone.now())
     again = begin(second)
     assert again is not None
     lifecycle.succeed(again)
@@ -66,14 +67,18 @@ def test_a_place_is_free_again_when_an_operation_waits_or_ends(host: Hypervisor)
 
 
 def test_what_finds_no_place_is_not_forgotten(host: Hypervisor, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Guard: the later ``due_at`` in begin; without it each message about a full host begets another one."""
     Hypervisor.objects.update(max_operations=1)
     first, second = queued(host, 2)
     begin(first)
     woken: list[int] = []
     monkeypatch.setattr(services, "wake", lambda operation, delay_s: woken.append(operation.pk))
     carry_out(second.pk)
+    carry_out(second.pk)  # the same message again: one of the two comes back
     carry_out(first.pk)  # another worker has it: nothing to wait for
     assert woken == [second.pk]
+    second.refresh_from_db()
+    assert second.due_at > timezone.now(), "and the sweep does not call it forgotten"
 
 
 def test_a_silent_host_is_not_asked_again_at_once(host: Hypervisor, faulty: FaultyHost) -> None:
@@ -103,6 +108,14 @@ def test_the_pauses_grow_and_the_second_silence_makes_it_unreachable(host: Hyper
     contact.record_answer(host)
     host.refresh_from_db()
     assert (host.is_reachable, host.silences, host.ask_again_at) == (True, 0, None)
+
+
+def test_however_many_ask_at_the_same_time_a_host_is_silent_once(host: Hypervisor) -> None:
+    """Guard: the comparison of ``silences`` in record_silence."""
+    rows = [Hypervisor.objects.get(pk=host.pk) for _ in range(8)]
+    at_once(8, lambda: contact.record_silence(rows.pop(), "libvirtd restarts"))
+    host.refresh_from_db()
+    assert (host.silences, host.is_reachable) == (1, True)
 
 
 def test_one_lost_answer_keeps_no_server_away(host: Hypervisor) -> None:

@@ -6,6 +6,7 @@ from typing import Any
 
 import libvirt
 import pytest
+from django.db.models import F
 
 from inventory.models import Hypervisor, IpAddress, Placement
 from plans.models import Plan
@@ -258,6 +259,39 @@ def test_a_resize_that_fails_gives_the_claims_back_and_the_server_runs_as_before
     assert machine_xml(after).findtext("memory") == str(128 * 1024)
     host.refresh_from_db()
     assert (host.vcpus_used, host.memory_mib_used, host.disk_gib_used) == (1, 128, 1)
+
+
+def test_a_downsize_that_fails_keeps_its_room_though_the_host_is_full(
+    host: Hypervisor, active: Server, faulty: FaultyHost, bigger: Plan, settings: Any
+) -> None:
+    """Guard: ``max`` in resize_server; without it the room is sold before the machine gave it back."""
+    settings.VPS_SHUTDOWN_TIMEOUT = 0
+    services.resize_server(server=active, plan=bigger, requested_by="a test")
+    big = finish(active)
+    smaller = PlanFactory.create(slug="smaller", vcpus=1, memory_mib=128, disk_gib=2)
+    services.resize_server(server=big, plan=smaller, requested_by="a test")
+    Hypervisor.objects.update(memory_mib=F("memory_mib_used"), vcpus=F("vcpus_used"))  # sold out
+    faulty.fail_next("grow_disk", HostMisconfigured("no space"))
+    after = finish(big)
+    assert (after.status, after.plan) == (ServerStatus.ACTIVE, bigger)
+    assert machine_xml(after).findtext("memory") == str(192 * 1024)
+    services.resize_server(server=after, plan=smaller, requested_by="a test")
+    assert finish(after).plan == smaller
+    assert machine_xml(after).findtext("memory") == str(128 * 1024)
+    host.refresh_from_db()
+    assert (host.vcpus_used, host.memory_mib_used, host.disk_gib_used) == (1, 128, 2)
+
+
+def test_a_bug_in_the_undo_keeps_no_operation_open(
+    host: Hypervisor, faulty: FaultyHost, order: Callable[[], Server]
+) -> None:
+    """Guard: ``except Exception`` in _undo."""
+    server = order()
+    faulty.fail_next("start", HostMisconfigured("no such bridge"))
+    faulty.fail_next("delete", ZeroDivisionError())
+    assert finish(server).status == ServerStatus.ERROR
+    reconcile(host)
+    assert_nothing_left(host)
 
 
 def test_a_resize_beyond_the_host_or_to_a_smaller_disk_changes_nothing(

@@ -31,6 +31,26 @@ def no_broker() -> Iterator[None]:
     REDIS.start()
 
 
+def look(sweep: Sweep) -> None:
+    sweep.once()
+    sweep.finish()
+
+
+def test_without_a_broker_the_sweep_does_not_wait_though_it_found_nothing_once(
+    no_broker: None, order: Callable[..., Server]
+) -> None:
+    """Guard: ``_has_broker`` is set by a message that was sent, not by a look that found nothing."""
+    forgotten = order()
+    Operation.objects.update(due_at=timezone.now() - timedelta(minutes=1))
+    sweep = Sweep(patience=timedelta(seconds=15))
+    look(sweep)
+    assert Server.objects.get(pk=forgotten.pk).status == ServerStatus.ACTIVE
+    assert sweep.once() == 0
+    fresh = order(account=forgotten.account)
+    look(sweep)
+    assert Server.objects.get(pk=fresh.pk).status == ServerStatus.ACTIVE
+
+
 @pytest.mark.django_db(transaction=True)
 def test_a_worker_of_the_location_is_reminded_and_not_at_every_look(redis: Redis) -> None:
     """Guard: ``_reminded``; without it a long queue doubles with every look."""
@@ -49,6 +69,7 @@ def test_without_a_broker_operations_are_carried_out_all_the_same(
     sweep = Sweep(patience=timedelta())
     for _ in range(10):
         sweep.once()
+        sweep.finish()
         if not Operation.objects.filter(
             status__in=[OperationStatus.QUEUED, OperationStatus.RUNNING]
         ).exists():
@@ -60,6 +81,6 @@ def test_two_sweeps_at_once_do_nothing_twice(no_broker: None, order: Callable[[]
     """Guard: the WHERE of lifecycle.begin."""
     server = order()
     for _ in range(3):
-        at_once(2, lambda: Sweep(patience=timedelta()).once())
+        at_once(2, lambda: look(Sweep(patience=timedelta())))
     operation = Operation.objects.get(server=server)
     assert (operation.status, operation.attempt) == (OperationStatus.SUCCEEDED, 1)

@@ -38,7 +38,7 @@ class Command(BaseCommand):
         parser.add_argument(
             "--keep-disk-gib", type=int, default=10, help="for the host itself and for images (10)"
         )
-        parser.add_argument("--max-operations", type=int, help="how many may be under way on it at once (8)")
+        parser.add_argument("--max-operations", type=int, help="how many may be under way on it at once (4)")
 
     def handle(self, *args: Any, **options: Any) -> None:
         location = Location.objects.filter(code=options["location"]).first()

@@ -31,6 +31,7 @@ class Command(BaseCommand):
         sweep = Sweep(patience=timedelta(seconds=patience))
         if once:
             self.stdout.write(f"{sweep.once()} operations were forgotten")
+            sweep.finish()
             return
         stopped = Event()
         for number in (signal.SIGTERM, signal.SIGINT):
@@ -38,6 +39,7 @@ class Command(BaseCommand):
         while not stopped.is_set():
             self._look(sweep)
             stopped.wait(every)
+        sweep.finish()
 
     def _look(self, sweep: Sweep) -> None:
         close_old_connections()
