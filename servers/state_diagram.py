@@ -16,9 +16,10 @@ def _lines() -> Iterator[str]:
     for kind, rule in RULES.items():
         if kind == OperationKind.DELETE:
             yield f"note right of {rule.shows}: from every status, whatever is under way"
-        elif not rule.allowed_in:
+            continue
+        if not rule.allowed_in:
             yield f"[*] --> {rule.shows}: {kind}"
-        for before in _in_order(rule.allowed_in if kind != OperationKind.DELETE else ()):
+        for before in _in_order(rule.allowed_in):
             yield f"{before} --> {rule.shows}: {kind}"
     seen = set()
     for rule in RULES.values():

@@ -140,11 +140,13 @@ SPECTACULAR_SETTINGS = {
 }
 
 CELERY_BROKER_URL = REDIS_URL.replace("unix://", "redis+socket://", 1)
-# A broker that hangs holds no request up for longer than this; workers ask it every second.
+# A broker that is away or hangs must not hold requests up: Celery would try to connect for six seconds.
 CELERY_BROKER_TRANSPORT_OPTIONS = {
     "visibility_timeout": 7200,
     "socket_connect_timeout": 2,
     "socket_timeout": 10,
+    "max_retries": 1,
+    "interval_start": 0,
 }
 CELERY_BROKER_CONNECTION_RETRY_ON_STARTUP = True
 # A message that cannot be sent is not worth a customer's wait: the row is there and the sweep finds it.

@@ -9,7 +9,7 @@ from typing import Any
 import pytest
 from django.db import transaction
 
-from provisioning.workflows import WORKFLOWS
+from provisioning.workflows import UNDO_STEPS, WORKFLOWS
 from servers import services
 from servers.models import Operation, Server
 from servers.states import OperationKind, OperationStatus, ServerStatus, SuspensionReason
@@ -70,6 +70,34 @@ def test_whoever_dies_in_a_step_is_followed_by_another(
         operation.refresh_from_db()
         assert (operation.status, operation.attempt >= 2) == (OperationStatus.SUCCEEDED, True)
     assert set(Server.objects.values_list("status", flat=True)) == {ENDS.get(kind, S.ACTIVE)}
+    assert_all_is_true()
+
+
+@pytest.mark.parametrize(
+    ("kind", "failing", "ends_in"), [(K.CREATE, "power_on", S.ERROR), (K.RESIZE, "grow_disk", S.ACTIVE)]
+)
+def test_whoever_dies_while_a_failure_is_undone_is_followed_by_another(
+    plant: Plant, order: Callable[[], Server], kind: OperationKind, failing: str, ends_in: ServerStatus
+) -> None:
+    """Guard: ``step=UNDO`` in lifecycle.give_up; without it the heir begins the operation anew."""
+    deaths = [(f"undo-{step.__name__}", when) for step in UNDO_STEPS[kind] for when in ("before", "after")]
+    servers = [order() for _ in deaths] if kind != K.CREATE else []
+    await_end(plant)
+    with transaction.atomic():
+        operations = (
+            ask(servers, services.resize_server, **wanted(kind))
+            if servers
+            else [order().operations.get() for _ in deaths]
+        )
+        for operation, (step, when) in zip(operations, deaths, strict=True):
+            plant.order_death(operation, failing, "fail")
+            plant.order_death(operation, step, when)
+    await_end(plant)
+    assert plant.deaths_to_come() == [], "somebody was spared: the step was never reached"
+    for operation in operations:
+        operation.refresh_from_db()
+        assert (operation.status, operation.error_code) == (OperationStatus.FAILED, "hypervisor_error")
+    assert set(Server.objects.values_list("status", flat=True)) == {ends_in}
     assert_all_is_true()
 
 

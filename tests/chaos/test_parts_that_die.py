@@ -7,6 +7,9 @@ import pytest
 from django.db import connection
 
 from deploy.local.libvirtd import Libvirtd
+from inventory.models import Hypervisor
+from provisioning import hosts
+from provisioning.reconcile import reconcile
 from servers import services
 from servers.models import Operation, Server
 from servers.states import OperationStatus, ServerStatus
@@ -85,6 +88,21 @@ def test_libvirtd_is_killed_and_started_again(
     await_end(plant)
     assert set(Operation.objects.values_list("status", flat=True)) == {OperationStatus.SUCCEEDED}
     assert_all_is_true()
+
+
+def test_what_was_shut_down_with_its_host_is_started_again_when_that_is_back(
+    plant: Plant, some: Callable[[], list[Server]], host: Hypervisor, libvirtd: Libvirtd
+) -> None:
+    """Guard: libvirt's reason "unknown" is not in _ON_PURPOSE of libvirt_observation.py."""
+    servers = some()
+    await_end(plant)
+    for server in servers:
+        hosts.driver(host).power_off(server.uuid)
+    crash(libvirtd)  # which forgets why they are off, as after a boot
+    reconcile(host)
+    assert set(Server.objects.values_list("status", flat=True)) == {ServerStatus.STARTING}
+    await_end(plant)
+    assert_all_succeeded(ServerStatus.ACTIVE)
 
 
 @pytest.fixture

@@ -1,7 +1,8 @@
 """The product's own worker, in which death can be ordered:  celery -A tests.chaos.worker worker
 
 An order is a file in ``$CHAOS_ORDERS``, named by operation, step and "before" or "after".  Whoever comes
-there takes the file away and kills himself, so each order is obeyed once.  With ``$CHAOS_TWICE`` every
+there takes the file away and kills himself, so each order is obeyed once.  With "fail" the step fails, and is
+undone; the steps of that are called "undo-…".  With ``$CHAOS_TWICE`` every
 message is sent twice.
 """
 
@@ -29,25 +30,31 @@ if os.environ.get("CHAOS_TWICE"):
 def _make_mortal(**kwargs: Any) -> None:
     from provisioning import workflows
 
-    for table in (workflows.WORKFLOWS, workflows.UNDO_STEPS):
+    for table, prefix in ((workflows.WORKFLOWS, ""), (workflows.UNDO_STEPS, "undo-")):
         for kind, steps in table.items():
-            table[kind] = tuple(map(_mortal, steps))
+            table[kind] = tuple(_mortal(step, f"{prefix}{step.__name__}") for step in steps)
 
 
-def _mortal(step: Callable[[Any], None]) -> Callable[[Any], None]:
+def _mortal(step: Callable[[Any], None], name: str) -> Callable[[Any], None]:
+    from provisioning.hypervisors.base import HypervisorError
+
     @wraps(step)
     def walk(job: Any) -> None:
-        _die_if_told(job.operation.pk, step.__name__, "before")
+        if _is_told(job, name, "before"):
+            os.kill(os.getpid(), signal.SIGKILL)
+        if _is_told(job, name, "fail"):
+            raise HypervisorError("told to fail")
         step(job)
-        _die_if_told(job.operation.pk, step.__name__, "after")
+        if _is_told(job, name, "after"):
+            os.kill(os.getpid(), signal.SIGKILL)
 
     return walk
 
 
-def _die_if_told(operation: int, step: str, when: str) -> None:
-    order = ORDERS / f"{operation}.{step}.{when}"
+def _is_told(job: Any, step: str, when: str) -> bool:
+    order = ORDERS / f"{job.operation.pk}.{step}.{when}"
     try:
         order.unlink()
     except FileNotFoundError:
-        return
-    os.kill(os.getpid(), signal.SIGKILL)
+        return False
+    return True

@@ -3,6 +3,7 @@
 from collections.abc import Callable
 from datetime import timedelta
 from threading import Barrier, Thread
+from time import monotonic
 from typing import TypeVar
 
 import pytest
@@ -148,11 +149,14 @@ def test_the_sweep_finds_what_was_forgotten_and_nothing_else() -> None:
     assert set(due_operations(timedelta()).values_list("pk", flat=True)) == forgotten
 
 
-def test_an_order_outlives_a_broker_that_is_down() -> None:
+def test_an_order_outlives_a_broker_that_is_down_and_does_not_wait_for_it() -> None:
+    """Guards: a name for what is sent on commit in services._send; ``max_retries`` in settings.py."""
     server = ServerFactory.create(status=ServerStatus.ACTIVE)
     REDIS.stop()
+    began = monotonic()
     try:
         operation = services.reboot_server(server=server, requested_by="a test")
+        assert monotonic() - began < 3
     finally:
         REDIS.start()
     assert operation.status == OperationStatus.QUEUED

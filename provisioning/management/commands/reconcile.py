@@ -44,7 +44,9 @@ class Command(BaseCommand):
                     f"{host}: server {decision.server.pk}: {decision.action} (the host says {decision.power})"
                 )
         for server in failed_creates:
-            self.stdout.write(f"{host}: server {server.pk}: clear what its failed create left")
+            self.stdout.write(
+                f"{host}: server {server.pk}: clear what its failed create left, if the host lets us"
+            )
         return True
 
 
