@@ -116,6 +116,8 @@ def test_however_many_ask_at_the_same_time_a_host_is_silent_once(host: Hyperviso
     at_once(8, lambda: contact.record_silence(rows.pop(), "libvirtd restarts"))
     host.refresh_from_db()
     assert (host.silences, host.is_reachable) == (1, True)
+    assert host.ask_again_at is not None
+    assert (host.ask_again_at - timezone.now()).total_seconds() <= 1, "the pause of one silence"
 
 
 def test_one_lost_answer_keeps_no_server_away(host: Hypervisor) -> None:
