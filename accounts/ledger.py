@@ -11,11 +11,11 @@ from dataclasses import dataclass
 from datetime import datetime
 from decimal import Decimal
 
-from celery import current_app
 from django.db import IntegrityError, transaction
 
 from accounts.models import Account, CreditEntry
 from vpsorg.errors import Refusal
+from vpsorg.messages import send_on_commit
 
 AMOUNT = re.compile(r"-?[0-9]{1,10}(\.[0-9]{1,4})?", re.ASCII)
 SOUND = "at most 10 digits and 4 decimals"
@@ -128,10 +128,7 @@ def _write(kind: CreditEntry.Kind, account: Account, amount: Decimal, **told: st
 def _tell_servers(account: Account) -> None:
     # Named, not imported: accounts know no servers.  If the message is lost, the next
     # look at all accounts does the same.
-    def send() -> None:  # no partial: Django wants the name of what failed
-        current_app.send_task("servers.settle", [account.pk])
-
-    transaction.on_commit(send, robust=True)
+    send_on_commit("servers.settle", account.pk)
 
 
 def _require_sound(amount: Decimal) -> None:

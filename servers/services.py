@@ -8,7 +8,6 @@ from collections.abc import Sequence
 from datetime import datetime
 from typing import Any
 
-from celery import current_app
 from django.db import transaction
 from django.utils import timezone
 
@@ -27,6 +26,7 @@ from servers.selectors import servers_of
 from servers.states import OperationKind, OperationStatus, PowerState, ServerStatus, SuspensionReason
 from vpsorg import queues
 from vpsorg.errors import NotFound, Refusal
+from vpsorg.messages import send_on_commit
 
 
 @transaction.atomic
@@ -239,8 +239,4 @@ def _order(server: Server, kind: OperationKind, requested_by: str, **wanted: Any
 
 def _send(task: str, row_id: int, server: Server, delay_s: float = 0) -> None:
     queue = queues.at(locations[server.location_id].code)
-
-    def send() -> None:  # no partial: Django wants the name of what failed
-        current_app.send_task(task, [row_id], queue=queue, countdown=delay_s or None)
-
-    transaction.on_commit(send, robust=True)
+    send_on_commit(task, row_id, queue=queue, countdown=delay_s or None)

@@ -14,6 +14,7 @@ from deploy.local.guest import GuestImage
 from deploy.local.libvirtd import Libvirtd
 from inventory.services import add_ip_pool
 from plans import catalogue
+from tests.chaos.luck import SEED, TRIALS
 from tests.factories import (
     AccountFactory,
     HypervisorFactory,
@@ -24,6 +25,10 @@ from tests.factories import (
 )
 from tests.private_services import VAR
 from tests.published import check_answer
+
+
+def pytest_report_header() -> str:
+    return f"chaos: CHAOS_SEED={SEED} CHAOS_TRIALS={TRIALS}"
 
 
 @pytest.fixture(autouse=True)

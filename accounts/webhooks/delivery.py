@@ -10,9 +10,7 @@ by Postgres's clock alone: those of the workers may differ.
 import logging
 import random
 from datetime import timedelta
-from functools import partial
 
-from celery import current_app
 from django.conf import settings
 from django.db import transaction
 from django.db.models import Exists, F, OuterRef, Q, QuerySet
@@ -23,6 +21,7 @@ from accounts.models import Webhook, WebhookDelivery
 from accounts.webhooks.events import Event
 from accounts.webhooks.sending import Fault, Outcome, post
 from accounts.webhooks.signing import SecretUnreadable, signed_headers, unseal
+from vpsorg.messages import send_on_commit
 
 log = logging.getLogger(__name__)
 
@@ -35,8 +34,7 @@ PENDING = WebhookDelivery.Status.PENDING
 
 def wake(delivery_id: int, *, expires_s: float | None = None) -> None:
     """Have a worker look at a delivery.  To do so twice, or for nothing, does no harm."""
-    send = partial(current_app.send_task, "accounts.deliver_webhook", [delivery_id], expires=expires_s)
-    transaction.on_commit(send, robust=True)
+    send_on_commit("accounts.deliver_webhook", delivery_id, expires=expires_s)
 
 
 def deliver(delivery_id: int) -> None:

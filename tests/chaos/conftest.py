@@ -20,17 +20,12 @@ from deploy.local.processes import Process, wait_for
 from inventory.models import Hypervisor
 from servers.models import Operation
 from servers.states import OPEN_OPERATION
+from tests.chaos.luck import SEED
 from tests.flows.conftest import empty_image, host, order  # noqa: F401  (fixtures)
 from tests.private_services import POSTGRES, VAR
 
 LEASE_S = 3
 PATIENCE_S = 120
-SEED = int(os.environ.get("CHAOS_SEED") or random.randrange(2**32))
-TRIALS = int(os.environ.get("CHAOS_TRIALS") or 50)
-
-
-def pytest_report_header() -> str:
-    return f"chaos: CHAOS_SEED={SEED} CHAOS_TRIALS={TRIALS}"
 
 
 @dataclass

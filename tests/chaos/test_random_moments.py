@@ -16,7 +16,8 @@ from plans.models import Plan
 from servers import services
 from servers.models import Server
 from servers.states import GONE, SuspensionReason
-from tests.chaos.conftest import TRIALS, Plant, await_end
+from tests.chaos.conftest import Plant, await_end
+from tests.chaos.luck import TRIALS
 from tests.chaos.truth import assert_all_is_true
 from tests.factories import AccountFactory, PlanFactory
 from vpsorg.errors import Refusal

@@ -18,6 +18,7 @@ from servers.states import OperationKind, OperationStatus, PowerState, ServerSta
 from tests.factories import OperationFactory, ServerFactory
 from tests.private_services import REDIS
 from vpsorg.errors import NotFound, OperationInProgress, Refusal
+from vpsorg.messages import send_on_commit
 
 pytestmark = pytest.mark.django_db(transaction=True)
 T = TypeVar("T")
@@ -150,7 +151,7 @@ def test_the_sweep_finds_what_was_forgotten_and_nothing_else() -> None:
 
 
 def test_an_order_outlives_a_broker_that_is_down_and_does_not_wait_for_it() -> None:
-    """Guards: a name for what is sent on commit in services._send; the two about retries in settings.py."""
+    """Guards: a name for what is sent in vpsorg/messages.py; the two about retries in settings.py."""
     server = ServerFactory.create(status=ServerStatus.ACTIVE)
     others = [ServerFactory.create(status=ServerStatus.ACTIVE) for _ in range(2)]
     REDIS.stop()
@@ -180,3 +181,12 @@ def test_a_server_deleted_meanwhile_is_not_changed_any_more() -> None:
     with pytest.raises(NotFound):
         services.update_server(server=server, name="after")
     assert Server.objects.get(pk=server.pk).name == "before"
+
+
+def test_no_message_makes_an_error_while_the_broker_is_down() -> None:
+    """Guard: ``send`` in vpsorg/messages.py is a function: Django asks what failed for its name."""
+    REDIS.stop()
+    try:
+        send_on_commit("accounts.deliver_webhook", 1)
+    finally:
+        REDIS.start()
