@@ -20,6 +20,7 @@ from . import (
     libvirt_disks,
     libvirt_domains,
     libvirt_events,
+    libvirt_filters,
     libvirt_guest,
     libvirt_host,
     libvirt_images,
@@ -131,7 +132,7 @@ class LibvirtHypervisor:
     def start(self, host: Connection, machine: UUID) -> None:
         domain = get(host, machine)
         try:
-            libvirt_domains.start(domain)
+            libvirt_domains.start(host, domain)
         except libvirt.libvirtError as error:
             if not is_about_traffic_control(error):
                 raise
@@ -139,7 +140,7 @@ class LibvirtHypervisor:
             # Such a kernel has no other way: a server without its limit, then, rather than no server.
             self._limits_speed = False
             libvirt_domains.remove_speed_limits(host, domain)
-            libvirt_domains.start(domain)
+            libvirt_domains.start(host, domain)
 
     @_on_host(QUICK_S)
     def shut_down(self, host: Connection, machine: UUID) -> None:
@@ -153,6 +154,7 @@ class LibvirtHypervisor:
     def delete(self, host: Connection, machine: UUID) -> None:
         if domain := find(host, machine):
             libvirt_domains.remove(domain)
+        libvirt_filters.remove_of(host, machine)
         pool = StoragePool(host, self._pool)
         pool.refresh()  # virtlogd may have made more logs (.log.0), of which libvirt does not know
         for volume in pool.ours():

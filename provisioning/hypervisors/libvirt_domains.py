@@ -7,7 +7,9 @@ from uuid import UUID
 
 import libvirt
 
+from . import libvirt_filters
 from .domain_xml import checked, without_speed_limits
+from .libvirt_errors import is_about_a_filter_left_over
 
 logger = logging.getLogger(__name__)
 
@@ -28,9 +30,9 @@ def find(connection: Any, machine: UUID) -> Any | None:
         return None
 
 
-def start(domain: Any) -> None:
+def start(connection: Any, domain: Any) -> None:
     """Let it run, whether it was off or paused."""
-    if _reach(domain, True, domain.create):
+    if _reach(domain, True, lambda: _create(connection, domain)):
         logger.info("started %s", domain.name())
     elif domain.state()[0] == libvirt.VIR_DOMAIN_PAUSED:
         domain.resume()
@@ -81,6 +83,16 @@ def _reach(domain: Any, active: bool, verb: Callable[[], Any]) -> bool:
             raise
         return False
     return True
+
+
+def _create(connection: Any, domain: Any) -> None:
+    try:
+        domain.create()
+    except libvirt.libvirtError as error:
+        if not is_about_a_filter_left_over(error):
+            raise
+        libvirt_filters.remove_left_over(connection)
+        domain.create()
 
 
 def _press_power_button(domain: Any) -> None:

@@ -57,6 +57,12 @@ def is_pool_busy(error: libvirt.libvirtError) -> bool:
     return refused or "asynchronous jobs running" in str(error)
 
 
+def is_about_a_filter_left_over(error: libvirt.libvirtError) -> bool:
+    """Whether a machine's network card got the name of one that libvirt still has a filter for."""
+    refused = error.get_error_code() == libvirt.VIR_ERR_OPERATION_FAILED
+    return refused and error.get_error_domain() == libvirt.VIR_FROM_NWFILTER
+
+
 def is_about_traffic_control(error: libvirt.libvirtError) -> bool:
     """Whether the host's kernel lacks what libvirt limits a network card's speed with."""
     return re.search(r"Child process \(\S*tc (qdisc|class|filter) ", str(error)) is not None

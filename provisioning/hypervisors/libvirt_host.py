@@ -7,7 +7,7 @@ from typing import Any
 
 import libvirt
 
-from . import network_filter
+from . import libvirt_filters
 from .base import HostFacts, HostMisconfigured
 
 logger = logging.getLogger(__name__)
@@ -81,25 +81,4 @@ def prepare(connection: Any, pool_name: str, networks: Sequence[str]) -> None:
             logger.info("started %s", thing.name())
         if not thing.autostart():
             thing.setAutostart(1)
-    _define_network_filter(connection)
-
-
-def _define_network_filter(connection: Any) -> None:
-    try:
-        connection.nwfilterDefineXML(network_filter.filter_xml(_filter_uuid(connection)))
-    except libvirt.libvirtError as error:
-        if error.get_error_code() != libvirt.VIR_ERR_NO_SUPPORT:
-            raise
-        # Nothing passes unfiltered for it: libvirt starts no machine whose filter it cannot set up.
-        logger.warning("this libvirt has no network filters: %s", error)
-
-
-def _filter_uuid(connection: Any) -> str:
-    """The UUID under which the host knows our filter: libvirt replaces a filter only by both names."""
-    try:
-        uuid: str = connection.nwfilterLookupByName(network_filter.NAME).UUIDString()
-    except libvirt.libvirtError as error:
-        if error.get_error_code() != libvirt.VIR_ERR_NO_NWFILTER:
-            raise
-        return str(network_filter.UUID)
-    return uuid
+    libvirt_filters.define(connection)

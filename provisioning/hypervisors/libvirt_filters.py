@@ -1,0 +1,89 @@
+"""Our network filter on a host, and libvirt's bindings of it to network cards.
+
+A binding says which filter stands in front of which card.  libvirt makes it when a machine starts and
+removes it when that ends; a libvirtd that is killed in between remembers it for ever.  That is more than
+dirt: libvirtd then counts the cards anew, and refuses to start a machine whose card gets the number of
+one that is remembered.
+"""
+
+import logging
+import xml.etree.ElementTree as ET
+from collections.abc import Iterator
+from typing import Any
+from uuid import UUID
+
+import libvirt
+
+from . import network_filter
+
+logger = logging.getLogger(__name__)
+
+
+def define(connection: Any) -> None:
+    """Make our filter known to the host, or bring it up to date."""
+    try:
+        connection.nwfilterDefineXML(network_filter.filter_xml(_uuid_there(connection)))
+    except libvirt.libvirtError as error:
+        if error.get_error_code() != libvirt.VIR_ERR_NO_SUPPORT:
+            raise
+        # Nothing passes unfiltered for it: libvirt starts no machine whose filter it cannot set up.
+        logger.warning("this libvirt has no network filters: %s", error)
+
+
+def _uuid_there(connection: Any) -> str:
+    """The UUID under which the host knows our filter: libvirt replaces a filter only by both names."""
+    try:
+        uuid: str = connection.nwfilterLookupByName(network_filter.NAME).UUIDString()
+    except libvirt.libvirtError as error:
+        if error.get_error_code() != libvirt.VIR_ERR_NO_NWFILTER:
+            raise
+        return str(network_filter.UUID)
+    return uuid
+
+
+def remove_left_over(connection: Any) -> None:
+    """Remove the bindings of all machines that are off, or gone."""
+    bindings = list(_bindings(connection))  # before the machines: one that starts meanwhile counts as active
+    active = {UUID(domain.UUIDString()) for domain in _active(connection)}
+    for binding, machine in bindings:
+        if machine not in active:
+            _remove(binding)
+
+
+def remove_of(connection: Any, machine: UUID) -> None:
+    """Remove the bindings of a machine that is gone."""
+    for binding, owner in _bindings(connection):
+        if owner == machine:
+            _remove(binding)
+
+
+def _active(connection: Any) -> Any:
+    return connection.listAllDomains(libvirt.VIR_CONNECT_LIST_DOMAINS_ACTIVE)
+
+
+def _bindings(connection: Any) -> Iterator[tuple[Any, UUID]]:
+    """Each binding with the machine it was made for."""
+    try:
+        bindings = connection.listAllNWFilterBindings()
+    except libvirt.libvirtError as error:
+        if error.get_error_code() != libvirt.VIR_ERR_NO_SUPPORT:
+            raise
+        return
+    for binding in bindings:
+        try:
+            definition = ET.fromstring(binding.XMLDesc())  # noqa: S314 (libvirt's own words)
+        except libvirt.libvirtError as error:
+            if error.get_error_code() != libvirt.VIR_ERR_NO_NWFILTER_BINDING:
+                raise
+            continue  # its machine has just ended
+        yield binding, UUID(definition.findtext("owner/uuid"))
+
+
+def _remove(binding: Any) -> None:
+    try:
+        binding.delete()
+    except libvirt.libvirtError as error:
+        if error.get_error_code() != libvirt.VIR_ERR_NO_NWFILTER_BINDING:
+            raise
+        return
+    logger.warning("removed what was left of the network filter on %s", binding.portDev())
