@@ -109,8 +109,19 @@ def _never_ends(job: Job) -> bool:
 
 
 def _may_pass(job: Job, error: HypervisorError | GaveUp) -> bool:
-    passes = isinstance(error, HypervisorError) and error.passes
-    return _never_ends(job) or (passes and not _is_overdue(job))
+    if _never_ends(job):
+        return True
+    if not isinstance(error, HypervisorError) or _is_overdue(job):
+        return False
+    return error.passes or _is_news(job, error)
+
+
+def _is_news(job: Job, error: HypervisorError) -> bool:
+    """Whether the host refuses for a reason that has no name here, in other words than the last time.
+
+    It may pass all the same; the same words twice in a row are final.
+    """
+    return type(error) is HypervisorError and str(error) not in job.operation.error_detail
 
 
 def _retry(job: Job, error: Exception | None) -> None:

@@ -59,7 +59,7 @@ def is_pool_busy(error: libvirt.libvirtError) -> bool:
 
 def is_about_a_filter_left_over(error: libvirt.libvirtError) -> bool:
     """Whether a machine's network card got the name of one that libvirt still has a filter for."""
-    refused = error.get_error_code() == libvirt.VIR_ERR_OPERATION_FAILED
+    refused: bool = error.get_error_code() == libvirt.VIR_ERR_OPERATION_FAILED
     return refused and error.get_error_domain() == libvirt.VIR_FROM_NWFILTER
 
 

@@ -36,14 +36,14 @@ def _make_mortal(**kwargs: Any) -> None:
 
 
 def _mortal(step: Callable[[Any], None], name: str) -> Callable[[Any], None]:
-    from provisioning.hypervisors.base import HypervisorError
+    from provisioning.hypervisors.base import HostMisconfigured
 
     @wraps(step)
     def walk(job: Any) -> None:
         if _is_told(job, name, "before"):
             os.kill(os.getpid(), signal.SIGKILL)
         if _is_told(job, name, "fail"):
-            raise HypervisorError("told to fail")
+            raise HostMisconfigured("told to fail")
         step(job)
         if _is_told(job, name, "after"):
             os.kill(os.getpid(), signal.SIGKILL)
