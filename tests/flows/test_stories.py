@@ -11,7 +11,7 @@ from django.db.models import F
 from inventory.models import Hypervisor, IpAddress, Placement
 from plans.models import Plan
 from provisioning import hosts, tasks, workflows
-from provisioning.hypervisors.base import HostBusy, HostMisconfigured, HostUnreachable
+from provisioning.hypervisors.base import HostBusy, HostMisconfigured, HostUnreachable, HypervisorError
 from provisioning.reconcile import reconcile
 from provisioning.workflows import WORKFLOWS
 from servers import services
@@ -176,6 +176,21 @@ def test_what_may_pass_is_tried_again(faulty: FaultyHost, order: Callable[[], Se
     faulty.fail_next("create_disk", HostUnreachable("no answer"))
     assert finish(server).status == ServerStatus.ACTIVE
     assert faulty.calls.count("create_disk") == 3
+
+
+def test_a_refusal_without_a_name_is_final_when_it_comes_twice_in_a_row(
+    host: Hypervisor, faulty: FaultyHost, order: Callable[[], Server]
+) -> None:
+    """Guard: _is_news in carry_out.py."""
+    lucky, unlucky = order(), order()
+    for words in ("binding 'vnet1' already exists", "binding 'vnet2' already exists"):
+        faulty.fail_next("start", HypervisorError(words))
+    assert finish(lucky).status == ServerStatus.ACTIVE
+    for _ in range(2):
+        faulty.fail_next("start", HypervisorError("unsupported machine type"))
+    assert finish(unlucky).status == ServerStatus.ERROR
+    assert Operation.objects.get(server=unlucky).error_code == "hypervisor_error"
+    assert_one_machine(host, lucky)
 
 
 def test_a_bug_of_ours_fails_the_operation_and_says_internal(
