@@ -20,7 +20,6 @@ from . import (
     libvirt_disks,
     libvirt_domains,
     libvirt_events,
-    libvirt_filters,
     libvirt_guest,
     libvirt_host,
     libvirt_images,
@@ -154,7 +153,6 @@ class LibvirtHypervisor:
     def delete(self, host: Connection, machine: UUID) -> None:
         if domain := find(host, machine):
             libvirt_domains.remove(domain)
-        libvirt_filters.remove_of(host, machine)
         pool = StoragePool(host, self._pool)
         pool.refresh()  # virtlogd may have made more logs (.log.0), of which libvirt does not know
         for volume in pool.ours():

@@ -8,9 +8,7 @@ one that is remembered.
 
 import logging
 import xml.etree.ElementTree as ET
-from collections.abc import Iterator
 from typing import Any
-from uuid import UUID
 
 import libvirt
 
@@ -43,47 +41,19 @@ def _uuid_there(connection: Any) -> str:
 
 def remove_left_over(connection: Any) -> None:
     """Remove the bindings of all machines that are off, or gone."""
-    bindings = list(_bindings(connection))  # before the machines: one that starts meanwhile counts as active
-    active = {UUID(domain.UUIDString()) for domain in _active(connection)}
-    for binding, machine in bindings:
-        if machine not in active:
-            _remove(binding)
-
-
-def remove_of(connection: Any, machine: UUID) -> None:
-    """Remove the bindings of a machine that is gone."""
-    for binding, owner in _bindings(connection):
-        if owner == machine:
-            _remove(binding)
-
-
-def _active(connection: Any) -> Any:
-    return connection.listAllDomains(libvirt.VIR_CONNECT_LIST_DOMAINS_ACTIVE)
-
-
-def _bindings(connection: Any) -> Iterator[tuple[Any, UUID]]:
-    """Each binding with the machine it was made for."""
-    try:
-        bindings = connection.listAllNWFilterBindings()
-    except libvirt.libvirtError as error:
-        if error.get_error_code() != libvirt.VIR_ERR_NO_SUPPORT:
-            raise
-        return
+    bindings = connection.listAllNWFilterBindings()  # first: a machine that starts meanwhile counts as active
+    domains = connection.listAllDomains(libvirt.VIR_CONNECT_LIST_DOMAINS_ACTIVE)
+    active = {domain.UUIDString() for domain in domains}
     for binding in bindings:
         try:
-            definition = ET.fromstring(binding.XMLDesc())  # noqa: S314 (libvirt's own words)
+            if _owner(binding) not in active:
+                binding.delete()
+                logger.warning("removed what was left of the network filter on %s", binding.portDev())
         except libvirt.libvirtError as error:
             if error.get_error_code() != libvirt.VIR_ERR_NO_NWFILTER_BINDING:
-                raise
-            continue  # its machine has just ended
-        yield binding, UUID(definition.findtext("owner/uuid"))
+                raise  # else its machine has just ended
 
 
-def _remove(binding: Any) -> None:
-    try:
-        binding.delete()
-    except libvirt.libvirtError as error:
-        if error.get_error_code() != libvirt.VIR_ERR_NO_NWFILTER_BINDING:
-            raise
-        return
-    logger.warning("removed what was left of the network filter on %s", binding.portDev())
+def _owner(binding: Any) -> str | None:
+    """The UUID of the machine that a binding was made for."""
+    return ET.fromstring(binding.XMLDesc()).findtext("owner/uuid")  # noqa: S314 (libvirt's own words)

@@ -96,7 +96,7 @@ def test_whoever_dies_while_a_failure_is_undone_is_followed_by_another(
     assert plant.deaths_to_come() == [], "somebody was spared: the step was never reached"
     for operation in operations:
         operation.refresh_from_db()
-        assert (operation.status, operation.error_code) == (OperationStatus.FAILED, "hypervisor_error")
+        assert (operation.status, operation.error_code) == (OperationStatus.FAILED, "host_misconfigured")
     assert set(Server.objects.values_list("status", flat=True)) == {ends_in}
     assert_all_is_true()
 
