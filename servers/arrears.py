@@ -96,7 +96,7 @@ def _each(servers: QuerySet[Server], order: Callable[..., Operation | None]) -> 
 
 def _warn(account: Account, now: datetime) -> None:
     """Once, until the credits last again."""
-    is_low = account.balance < required_runway(spend_per_hour(account)) or account.balance < 0
+    is_low = account.balance < required_runway(account) or account.balance < 0
     if is_low == (account.warned_at is not None):
         return
     account.warned_at = now if is_low else None

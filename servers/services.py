@@ -101,16 +101,16 @@ def resize_server(*, server: Server, plan: Plan, requested_by: str) -> Operation
     OperationInProgress, InsufficientCredits or NoCapacity.
     """
     account = ledger.locked(server.account)
-    if plan == server.plan:
+    now_there = _locked(server)
+    if plan == now_there.plan:
         raise Refusal("The server has this plan already.", code="same_plan", field="plan")
-    if plan.disk_gib < server.plan.disk_gib:
+    if plan.disk_gib < now_there.plan.disk_gib:
         raise Refusal(
             "A disk cannot shrink: choose a plan with as much storage.", code="disk_shrinks", field="plan"
         )
     operation = _order(server, OperationKind.RESIZE, requested_by, plan=plan)
-    dearer = price_of_plan(plan, backups=server.backups_enabled).hourly - server.price.hourly
-    if dearer > 0:
-        require_runway(account, more=dearer)
+    if price_of_plan(plan, backups=now_there.backups_enabled).hourly > now_there.price.hourly:
+        require_runway(account)
     claim, size = operation.server.claim, _size_of(plan)
     # What is less is given back once the machine is smaller: until then the server needs what it has.
     resize(claim, **{name: max(value, getattr(claim, name)) for name, value in size.items()})
@@ -157,20 +157,18 @@ def update_server(
     Refuses with InsufficientCredits when backups are enabled that cannot be paid.
     """
     account = ledger.locked(server.account)
-    now_there = servers_of(account).select_for_update().filter(pk=server.pk).first()
-    if now_there is None:
-        raise NotFound("There is no such server in this account.")
+    now_there = _locked(server)
     given = {"name": name, "hostname": hostname, "backups_enabled": backups_enabled}
     changes: dict[str, Any] = {field: value for field, value in given.items() if value is not None}
+    old = price = now_there.price
     if backups_enabled not in {None, now_there.backups_enabled}:
-        old = now_there.price
         price = price_of(old.price_hourly, old.price_monthly, backups=bool(backups_enabled))
-        if price.hourly > old.hourly:
-            require_runway(account, more=price.hourly - old.hourly)
         changes |= price._asdict()
     if changes:
         changes["updated_at"] = timezone.now()
         Server.objects.filter(pk=server.pk).update(**changes)
+        if price.hourly > old.hourly:
+            require_runway(account)
         record_rate(server.pk)
         for field, value in changes.items():
             setattr(server, field, value)
@@ -224,6 +222,14 @@ def wake(operation: Operation, *, delay_s: float = 0) -> None:
     # Named, not imported: servers must not know who carries operations out.  If the
     # message is lost the row is not, and provisioning's sweep finds it.
     _send("provisioning.carry_out", operation.pk, operation.server, delay_s)
+
+
+def _locked(server: Server) -> Server:
+    """The server as it is now, whatever was read before.  Raises NotFound for one that is gone."""
+    now_there = servers_of(server.account).select_for_update().filter(pk=server.pk).first()
+    if now_there is None:
+        raise NotFound("There is no such server in this account.")
+    return now_there
 
 
 def _size_of(plan: Plan) -> dict[str, int]:

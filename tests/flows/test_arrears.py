@@ -16,10 +16,12 @@ from accounts import ledger
 from accounts.models import Account, CreditEntry
 from inventory.models import Hypervisor, IpAddress, Placement
 from inventory.services import add_ip_pool
+from plans.models import Plan
 from provisioning import hosts
 from provisioning.hypervisors.base import HostMisconfigured
-from servers import arrears, services, tasks
+from servers import arrears, lifecycle, services, tasks
 from servers.audit import findings
+from servers.credits import required_runway
 from servers.metering import meter
 from servers.models import Meter, Operation, Server
 from servers.states import OperationKind, PowerState, ServerStatus, SuspensionReason
@@ -38,6 +40,8 @@ from vpsorg.errors import InsufficientCredits, Refusal
 
 PAID = {"reason": "invoice 17", "made_by": "a test"}
 HOUR, DAY = timedelta(hours=1), timedelta(days=1)
+HOURLY = Decimal("0.0140")
+DAY_OF_ONE = 24 * HOURLY
 
 
 def status_of(server: Server) -> str:
@@ -196,23 +200,37 @@ def test_an_account_that_cannot_be_settled_keeps_no_other_waiting(
 # All at once.
 
 
-def test_of_many_creates_at_once_as_many_succeed_as_there_are_credits_for(transactional_db: None) -> None:
-    """50 at once with credits for 10.  Guard: ``ledger.locked`` in ``create_server``."""
+@pytest.fixture
+def create(transactional_db: None) -> Callable[[Account], Server]:
+    """How an account orders a server, where there is room for many."""
     host = HypervisorFactory.create()
     network = ip_network("203.0.113.0/24")
     add_ip_pool(
         location=host.location, network=network, gateway="203.0.113.1", nameservers=[], reserved=set()
     )
     plan, system = PlanFactory.create(), OsVersionFactory.create()
-    account = AccountFactory.create(credits=10 * 24 * plan.price_hourly)
+    return lambda account: services.create_server(
+        account=account, name="web", plan=plan, os_version=system, location=host.location,
+        requested_by="a test",
+    )  # fmt: skip
 
-    def create() -> Server:
-        return services.create_server(
-            account=account, name="web", plan=plan, os_version=system, location=host.location,
-            requested_by="a test",
-        )  # fmt: skip
 
-    results = at_once(50, create)
+@pytest.fixture
+def ten(create: Callable[[Account], Server]) -> tuple[Account, list[Server]]:
+    """An account with ten servers that run, and credits for a day of them."""
+    account = AccountFactory.create(credits=10 * DAY_OF_ONE)
+    servers = [create(account) for _ in range(10)]
+    Operation.objects.update(status="succeeded")
+    Server.objects.update(status=ServerStatus.ACTIVE)
+    return account, servers
+
+
+def test_of_many_creates_at_once_as_many_succeed_as_there_are_credits_for(
+    create: Callable[[Account], Server],
+) -> None:
+    """50 at once with credits for 10.  Guard: ``ledger.locked`` in ``create_server``."""
+    account = AccountFactory.create(credits=10 * DAY_OF_ONE)
+    results = at_once(50, lambda: create(account))
 
     made = [result for result in results if isinstance(result, Server)]
     refused = [result for result in results if isinstance(result, InsufficientCredits)]
@@ -220,20 +238,118 @@ def test_of_many_creates_at_once_as_many_succeed_as_there_are_credits_for(transa
     assert Server.objects.count() == Operation.objects.count() == Placement.objects.count() == 10
     assert IpAddress.objects.exclude(placement=None).count() == 10
     account.refresh_from_db()
-    assert account.balance == 10 * 24 * plan.price_hourly
+    assert account.balance == 10 * DAY_OF_ONE
     assert {(refusal.balance, refusal.required) for refusal in refused} == {
-        (account.balance, 11 * 24 * plan.price_hourly)
+        (account.balance, 11 * DAY_OF_ONE)
     }
 
 
-def test_resizes_and_backups_at_once_do_not_spend_the_same_credits_twice(transactional_db: None) -> None:
+def test_of_many_resizes_at_once_as_many_succeed_as_there_are_credits_for(
+    ten: tuple[Account, list[Server]], create: Callable[[Account], Server]
+) -> None:
+    """Ten at once with credits for two, and while they are under way for nothing else.
+
+    Guard: ``_dearer_by_resizes`` in ``required_runway``; ``ledger.locked`` in ``resize_server``.
+    """
+    account, servers = ten
+    ledger.top_up(account=account, amount=2 * DAY_OF_ONE, **PAID)
+    twice = PlanFactory.create(slug="twice", price_hourly=2 * HOURLY)
+    waiting = iter(servers)
+    results = at_once(
+        10, lambda: services.resize_server(server=next(waiting), plan=twice, requested_by="a test")
+    )
+
+    resizes = [result for result in results if isinstance(result, Operation)]
+    assert len(resizes) == 2
+    with pytest.raises(InsufficientCredits) as refusal:
+        create(account)
+    assert refusal.value.required == 13 * DAY_OF_ONE
+    with pytest.raises(InsufficientCredits) as refusal:
+        services.update_server(server=resizes[0].server, backups_enabled=True)
+    assert refusal.value.required == 12 * DAY_OF_ONE + 2 * DAY_OF_ONE / 5, "backups of the plan to be"
+
+
+def test_of_many_that_enable_backups_at_once_as_many_succeed_as_there_are_credits_for(
+    ten: tuple[Account, list[Server]],
+) -> None:
     """Guard: ``ledger.locked`` in ``update_server``."""
-    account = AccountFactory.create(credits=Decimal("3.36") + Decimal("0.0672"))  # ten servers, one's backups
-    servers = [ServerFactory.create(account=account) for _ in range(10)]
+    account, servers = ten
+    ledger.top_up(account=account, amount=DAY_OF_ONE / 5, **PAID)
     waiting = iter(servers)
     results = at_once(10, lambda: services.update_server(server=next(waiting), backups_enabled=True))
     assert sum(isinstance(result, Server) for result in results) == 1
     assert Server.objects.filter(backups_enabled=True).count() == 1
+
+
+def test_an_adopted_resize_counts_once(ten: tuple[Account, list[Server]]) -> None:
+    """Guard: ``_difference`` asks what the server costs now."""
+    account, (server, *_) = ten
+    ledger.top_up(account=account, amount=DAY_OF_ONE, **PAID)
+    twice = PlanFactory.create(slug="twice", price_hourly=2 * HOURLY)
+    resize = services.resize_server(server=server, plan=twice, requested_by="a test")
+    assert required_runway(account) == 11 * DAY_OF_ONE
+    begun = lifecycle.begin(resize.pk)
+    assert begun is not None
+    lifecycle.adopt(begun)
+    assert required_runway(account) == 11 * DAY_OF_ONE
+
+
+def test_a_resize_goes_by_what_the_server_is_now_and_not_by_what_was_read_before(
+    ten: tuple[Account, list[Server]],
+) -> None:
+    """Guard: ``_locked`` in ``resize_server``."""
+    account, (stale, *_) = ten
+    other = PlanFactory.create(slug="other", price_hourly=HOURLY / 2, disk_gib=100)
+    Server.objects.filter(pk=stale.pk).update(price_hourly=HOURLY / 4, plan=other)
+
+    def resize(plan: Plan) -> None:
+        services.resize_server(server=stale, plan=plan, requested_by="a test")
+
+    for plan, code in ((other, "same_plan"), (stale.plan, "disk_shrinks")):
+        with pytest.raises(Refusal) as refusal:
+            resize(plan)
+        assert refusal.value.code == code
+    ledger.correct(account=account, amount=-DAY_OF_ONE, **PAID)
+    half = PlanFactory.create(slug="half", price_hourly=HOURLY / 2, disk_gib=100)
+    with pytest.raises(InsufficientCredits):
+        resize(half)  # cheaper than it was, dearer than it is
+
+
+def test_resizes_and_backups_at_once_do_not_spend_the_same_credits_twice(
+    ten: tuple[Account, list[Server]],
+) -> None:
+    """Credits for one resize or five backups.  Guard: ``ledger.locked`` in ``resize_server``."""
+    account, servers = ten
+    ledger.top_up(account=account, amount=DAY_OF_ONE, **PAID)
+    twice = PlanFactory.create(slug="twice", price_hourly=2 * HOURLY)
+    waiting = iter(enumerate(servers))
+
+    def ask() -> Operation | Server:
+        number, server = next(waiting)
+        if number % 2:
+            return services.update_server(server=server, backups_enabled=True)
+        return services.resize_server(server=server, plan=twice, requested_by="a test")
+
+    results = at_once(10, ask)
+
+    resizes = sum(isinstance(result, Operation) for result in results)
+    backups = sum(isinstance(result, Server) for result in results)
+    assert (resizes, backups) in {(1, 0), (0, 5)}
+    account.refresh_from_db()
+    assert required_runway(account) == account.balance
+
+
+def test_what_comes_back_after_a_top_up_counts_before_it_is_settled(
+    create: Callable[[Account], Server],
+) -> None:
+    """Guard: ``by_billing`` in ``to_be_paid``."""
+    poor = AccountFactory.create(credits=-1)
+    suspended(poor, SuspensionReason.BILLING)
+    suspended(poor, SuspensionReason.ABUSE)
+    ledger.top_up(account=poor, amount=1 + DAY_OF_ONE, **PAID)
+    with pytest.raises(InsufficientCredits) as refusal:
+        create(poor)
+    assert refusal.value.required == 2 * DAY_OF_ONE
 
 
 # On a real host.
