@@ -390,6 +390,22 @@ def test_credits_run_out_and_are_paid_on_a_real_host(
     assert hosts.host_of(server).power(server.uuid).state == PowerState.RUNNING
 
 
+def test_a_server_that_was_paid_for_comes_back_though_its_host_refused_at_first(
+    host: Hypervisor, faulty: FaultyHost, order: Callable[..., Server], settings: Any
+) -> None:
+    """Guard: the last line of ``status_after_failure``."""
+    settings.VPS_SHUTDOWN_TIMEOUT = 0
+    account = AccountFactory.create()
+    server = finish(order(account=account))
+    services.suspend_server(server=server, reason=SuspensionReason.BILLING, requested_by="billing")
+    finish(server)
+    faulty.fail_next("start", HostMisconfigured("no such bridge"))
+    arrears.settle(account.pk)
+    assert finish(server).status == ServerStatus.SUSPENDED
+    arrears.settle(account.pk)
+    assert finish(server).status == ServerStatus.ACTIVE
+
+
 # The audit.
 
 
