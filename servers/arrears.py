@@ -9,6 +9,7 @@ is ever deleted here: staff are shown what has been suspended for long.
 import logging
 from collections.abc import Callable, Iterable
 from datetime import datetime, timedelta
+from functools import partial
 
 from django.conf import settings
 from django.db import transaction
@@ -53,9 +54,11 @@ def settle(account_id: int, now: datetime | None = None) -> None:
     _warn(account, now)
     due_at = suspends_at(account)
     if due_at is None:
-        _each(suspended_by_billing().filter(account=account), services.unsuspend_server)
+        bring_back = partial(services.unsuspend_server, reason=SuspensionReason.BILLING)
+        _each(suspended_by_billing().filter(account=account), bring_back)
     elif now >= due_at:
-        suspended = _each(servers_of(account).filter(status__in=SETTLED), _suspend)
+        suspend = partial(services.suspend_server, reason=SuspensionReason.BILLING)
+        suspended = _each(servers_of(account).filter(status__in=SETTLED), suspend)
         if suspended:
             _tell_suspended(account, suspended)
 
@@ -76,10 +79,6 @@ def suspended_for_long(now: datetime) -> QuerySet[Server]:
     """What billing suspended VPS_TERMINATE_AFTER_DAYS ago or earlier: staff decide what becomes of it."""
     long_ago = now - timedelta(days=settings.VPS_TERMINATE_AFTER_DAYS)
     return suspended_by_billing().filter(suspended_at__lte=long_ago)
-
-
-def _suspend(*, server: Server, requested_by: str) -> Operation | None:
-    return services.suspend_server(server=server, reason=SuspensionReason.BILLING, requested_by=requested_by)
 
 
 def _each(servers: QuerySet[Server], order: Callable[..., Operation | None]) -> list[Server]:

@@ -25,7 +25,7 @@ from servers.rates import record_rate
 from servers.selectors import servers_of
 from servers.states import OperationKind, OperationStatus, PowerState, ServerStatus, SuspensionReason
 from vpsorg import queues
-from vpsorg.errors import NotFound, Refusal
+from vpsorg.errors import NotAllowedNow, NotFound, Refusal
 from vpsorg.messages import send_on_commit
 
 
@@ -134,9 +134,18 @@ def suspend_server(*, server: Server, reason: SuspensionReason, requested_by: st
     return _order(server, OperationKind.SUSPEND, requested_by, suspend_for=reason)
 
 
-def unsuspend_server(*, server: Server, requested_by: str) -> Operation:
-    """Order a suspended server to be what it was before: started again, if it was active."""
-    return _order(server, OperationKind.UNSUSPEND, requested_by)
+@transaction.atomic
+def unsuspend_server(
+    *, server: Server, requested_by: str, reason: SuspensionReason | None = None
+) -> Operation:
+    """Order a suspended server to be what it was before: started again, if it was active.
+
+    With a reason, refuses one that is suspended for another, as it may be since it was read.
+    """
+    operation = _order(server, OperationKind.UNSUSPEND, requested_by)
+    if reason not in {None, operation.server.suspended_for}:
+        raise NotAllowedNow("This server is suspended for another reason.", code="suspended")
+    return operation
 
 
 def delete_server(*, server: Server, requested_by: str) -> Operation:

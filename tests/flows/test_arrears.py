@@ -150,6 +150,25 @@ def test_a_top_up_brings_back_what_billing_suspended_and_not_what_staff_did(poor
     assert (status_of(for_abuse), status_of(gone)) == ("suspended", "suspended")
 
 
+def test_a_top_up_does_not_bring_back_what_staff_suspend_for_abuse_meanwhile(
+    db: None, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Staff come between the look and the order.  Guard: ``reason`` in ``unsuspend_server``."""
+    account = AccountFactory.create()
+    server, other = (suspended(account, SuspensionReason.BILLING) for _ in range(2))
+    unsuspend = services.unsuspend_server
+
+    def staff_are_quicker(**order: Any) -> Operation:
+        if order["server"] == server:
+            services.suspend_server(server=server, reason=SuspensionReason.ABUSE, requested_by="staff eve")
+        return unsuspend(**order)
+
+    monkeypatch.setattr(services, "unsuspend_server", staff_are_quicker)
+    arrears.settle(account.pk)
+    assert (status_of(server), status_of(other)) == ("suspended", "unsuspending")
+    assert not Operation.objects.filter(server=server).exists()
+
+
 def test_a_top_up_is_settled_by_its_message_and_without_it_by_the_next_look_at_all(
     poor: Account, django_capture_on_commit_callbacks: Any, monkeypatch: pytest.MonkeyPatch
 ) -> None:
