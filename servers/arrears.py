@@ -20,7 +20,7 @@ from accounts.models import Account
 from accounts.webhooks.events import Event
 from accounts.webhooks.services import announce
 from servers import services
-from servers.credits import required_runway, spend_per_hour
+from servers.credits import required_runway, spend_per_hour, suspends_at
 from servers.models import Operation, Server
 from servers.selectors import servers_of
 from servers.states import SETTLED, ServerStatus, SuspensionReason
@@ -61,12 +61,6 @@ def settle(account_id: int, now: datetime | None = None) -> None:
         suspended = _each(servers_of(account).filter(status__in=SETTLED), suspend)
         if suspended:
             _tell_suspended(account, suspended)
-
-
-def suspends_at(account: Account) -> datetime | None:
-    """When the servers of an account are suspended unless it is topped up; None while it owes nothing."""
-    grace = timedelta(hours=settings.VPS_GRACE_HOURS)
-    return account.below_zero_since and account.below_zero_since + grace
 
 
 def suspended_by_billing() -> QuerySet[Server]:

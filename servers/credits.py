@@ -11,6 +11,7 @@ from servers.models import Operation, Server
 from servers.prices import price_of
 from servers.selectors import servers_of
 from servers.states import OPEN_OPERATION, PUBLIC_STATUSES, OperationKind, ServerStatus, SuspensionReason
+from vpsorg import clock
 from vpsorg.errors import InsufficientCredits
 
 # One that is being made, or comes back, will cost.
@@ -47,6 +48,23 @@ def require_runway(account: Account, *, more: Decimal = Decimal(0)) -> None:
             f"you have {account.balance:.2f}.",
             balance=account.balance,
             required=required,
+        )
+
+
+def suspends_at(account: Account) -> datetime | None:
+    """When the servers of an account are suspended unless it is topped up; None while it owes nothing."""
+    grace = timedelta(hours=settings.VPS_GRACE_HOURS)
+    return account.below_zero_since and account.below_zero_since + grace
+
+
+def require_grace(account: Account) -> None:
+    """Refuse, once servers are due to be suspended, whatever would keep one busy or running."""
+    due_at = suspends_at(account)
+    if due_at is not None and clock.now() >= due_at:
+        raise InsufficientCredits(
+            f"Your balance has been below zero for {settings.VPS_GRACE_HOURS} hours. Top it up first.",
+            balance=account.balance,
+            required=Decimal(0),
         )
 
 

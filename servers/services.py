@@ -18,7 +18,7 @@ from inventory.services import claim, release, resize
 from plans.catalogue import locations
 from plans.models import Location, OsVersion, Plan
 from servers import lifecycle
-from servers.credits import require_runway
+from servers.credits import require_grace, require_runway
 from servers.models import Operation, ResourceUsage, Server
 from servers.prices import price_of, price_of_plan
 from servers.rates import record_rate
@@ -75,7 +75,7 @@ def create_server(
 
 def start_server(*, server: Server, requested_by: str) -> Operation:
     """Order a stopped server to be started."""
-    return _order(server, OperationKind.START, requested_by)
+    return _order_within_grace(server, OperationKind.START, requested_by)
 
 
 def stop_server(*, server: Server, requested_by: str) -> Operation:
@@ -85,7 +85,7 @@ def stop_server(*, server: Server, requested_by: str) -> Operation:
 
 def reboot_server(*, server: Server, requested_by: str) -> Operation:
     """Order an active server to be shut down by its guest and started again."""
-    return _order(server, OperationKind.REBOOT, requested_by)
+    return _order_within_grace(server, OperationKind.REBOOT, requested_by)
 
 
 def hard_stop_server(*, server: Server, requested_by: str) -> Operation:
@@ -108,7 +108,7 @@ def resize_server(*, server: Server, plan: Plan, requested_by: str) -> Operation
         raise Refusal(
             "A disk cannot shrink: choose a plan with as much storage.", code="disk_shrinks", field="plan"
         )
-    operation = _order(server, OperationKind.RESIZE, requested_by, plan=plan)
+    operation = _order_within_grace(server, OperationKind.RESIZE, requested_by, plan=plan)
     if price_of_plan(plan, backups=now_there.backups_enabled).hourly > now_there.price.hourly:
         require_runway(account)
     claim, size = operation.server.claim, _size_of(plan)
@@ -119,7 +119,7 @@ def resize_server(*, server: Server, plan: Plan, requested_by: str) -> Operation
 
 def rebuild_server(*, server: Server, os_version: OsVersion, requested_by: str) -> Operation:
     """Order a server to be made anew with this system: same addresses, and everything on its disk is lost."""
-    return _order(server, OperationKind.REBUILD, requested_by, os_version=os_version)
+    return _order_within_grace(server, OperationKind.REBUILD, requested_by, os_version=os_version)
 
 
 @transaction.atomic
@@ -249,6 +249,17 @@ def _size_of(plan: Plan) -> dict[str, int]:
 def _order(server: Server, kind: OperationKind, requested_by: str, **wanted: Any) -> Operation:
     operation = lifecycle.request(server, kind, requested_by=requested_by, **wanted)
     wake(operation)
+    return operation
+
+
+@transaction.atomic
+def _order_within_grace(server: Server, kind: OperationKind, requested_by: str, **wanted: Any) -> Operation:
+    """Refuses with InsufficientCredits once the servers of the account are due to be suspended.
+
+    One that is busy is not: kept busy, it would never be.
+    """
+    operation = _order(server, kind, requested_by, **wanted)
+    require_grace(operation.server.account)
     return operation
 
 

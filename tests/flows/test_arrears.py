@@ -36,6 +36,7 @@ from tests.factories import (
 )
 from tests.flows.conftest import FaultyHost, finish
 from tests.flows.test_operations import at_once
+from vpsorg import clock
 from vpsorg.errors import InsufficientCredits, Refusal
 
 PAID = {"reason": "invoice 17", "made_by": "a test"}
@@ -103,6 +104,30 @@ def test_servers_are_suspended_when_the_grace_is_over_and_not_before(poor: Accou
     Server.objects.filter(pk=making.pk).update(status=ServerStatus.ACTIVE)
     arrears.settle_all(now=poor.below_zero_since + 73 * HOUR)
     assert (status_of(making), status_of(busy)) == ("suspending", "suspending")
+
+
+def test_a_server_that_is_kept_busy_is_suspended_all_the_same(poor: Account, settings: Any) -> None:
+    """Its order under way ends, and the next one is refused.  Guard: ``require_grace`` in ``services``."""
+    server = ServerFactory.create(account=poor)
+    reboot = services.reboot_server(server=server, requested_by="a test")
+    settings.VPS_GRACE_HOURS = 0
+    arrears.settle(poor.pk)
+    assert status_of(server) == "rebooting"
+    begun = lifecycle.begin(reboot.pk)
+    assert begun is not None
+    lifecycle.succeed(begun)
+    with pytest.raises(InsufficientCredits):
+        services.reboot_server(server=server, requested_by="a test")
+    arrears.settle(poor.pk)
+    assert status_of(server) == "suspending"
+
+
+def test_a_server_that_died_is_started_again_whatever_its_account_owes(poor: Account, settings: Any) -> None:
+    """Its host's fault is no order of the customer's."""
+    settings.VPS_GRACE_HOURS = 0
+    server = ServerFactory.create(account=poor)
+    services.follow_host(server=server, power=PowerState.OFF, start_again=True, asked_at=clock.now())
+    assert status_of(server) == "starting"
 
 
 def test_webhooks_are_told_that_the_balance_is_low_and_what_was_suspended(poor: Account) -> None:
