@@ -20,10 +20,10 @@ from accounts.models import Account
 from accounts.webhooks.events import Event
 from accounts.webhooks.services import announce
 from servers import services
-from servers.credits import required_runway, spend_per_hour, suspends_at
+from servers.credits import required_runway, spend_per_hour, suspends_at, to_be_paid
 from servers.models import Operation, Server
 from servers.selectors import servers_of
-from servers.states import SETTLED, ServerStatus, SuspensionReason
+from servers.states import SETTLED, OperationKind, ServerStatus, SuspensionReason
 from vpsorg import clock
 from vpsorg.errors import Refusal
 
@@ -58,9 +58,9 @@ def settle(account_id: int, now: datetime | None = None) -> None:
         _each(suspended_by_billing().filter(account=account), bring_back)
     elif now >= due_at:
         suspend = partial(services.suspend_server, reason=SuspensionReason.BILLING)
-        suspended = _each(servers_of(account).filter(status__in=SETTLED), suspend)
-        if suspended:
-            _tell_suspended(account, suspended)
+        is_news = not _is_told(account)
+        if _each(servers_of(account).filter(status__in=SETTLED), suspend) and is_news:
+            _tell_suspended(account)
 
 
 def suspended_by_billing() -> QuerySet[Server]:
@@ -104,7 +104,22 @@ def _tell_balance_low(account: Account) -> None:
     announce(account_id=account.pk, event=Event.BALANCE_LOW, payload=payload)
 
 
-def _tell_suspended(account: Account, servers: list[Server]) -> None:
+def _is_told(account: Account) -> bool:
+    """Whether servers were ordered to be suspended before, since the balance fell below zero.
+
+    More follow: what was busy, and what could not be suspended and is ordered anew.
+    """
+    return Operation.objects.filter(
+        server__account=account,
+        kind=OperationKind.SUSPEND,
+        requested_by=BILLING,
+        created_at__gte=account.below_zero_since,
+    ).exists()
+
+
+def _tell_suspended(account: Account) -> None:
+    """Of all that is suspended, or will be as soon as it is not busy any more."""
+    servers = to_be_paid(account).order_by("pk")
     names = ", ".join(server.name for server in servers)
     log.warning("account %s: suspended for a balance of %s: %s", account.uuid, account.balance, names)
     told = [{"id": server.pk, "uuid": str(server.uuid), "name": server.name} for server in servers]

@@ -147,6 +147,38 @@ def test_webhooks_are_told_that_the_balance_is_low_and_what_was_suspended(poor: 
     ]
 
 
+def test_that_an_account_is_suspended_is_told_once_until_it_is_paid(
+    transactional_db: None, poor: Account
+) -> None:
+    """With the names of those that are busy, and not again for them, nor when the suspension fails.
+
+    Guard: ``_is_told`` in ``settle``.
+    """
+    webhook = WebhookFactory.create(account=poor, events=["account.suspended"])
+    idle, busy = ServerFactory.create(account=poor), ServerFactory.create(account=poor)
+    reboot = OperationFactory.create(server=busy)
+    suspended(poor, SuspensionReason.ABUSE)
+
+    def told() -> list[set[int]]:
+        arrears.settle(poor.pk, now=timezone.now() + 73 * HOUR)
+        messages = [json.loads(delivery.body)["data"] for delivery in webhook.deliveries.order_by("pk")]
+        return [{server["id"] for server in message["servers"]} for message in messages]
+
+    assert told() == [{idle.pk, busy.pk}]
+    begun = lifecycle.begin(Operation.objects.get(kind=OperationKind.SUSPEND).pk)
+    assert begun is not None
+    lifecycle.fail(begun, PowerState.RUNNING)
+    Operation.objects.filter(pk=reboot.pk).update(status="succeeded")
+    assert told() == [{idle.pk, busy.pk}]
+    assert Operation.objects.filter(kind=OperationKind.SUSPEND).count() == 3
+
+    Operation.objects.update(status="succeeded")
+    Server.objects.filter(suspended_for=SuspensionReason.BILLING).update(status=ServerStatus.ACTIVE)
+    ledger.top_up(account=poor, amount=Decimal(1), **PAID)
+    ledger.correct(account=poor, amount=Decimal(-1), **PAID)
+    assert len(told()) == 2, "another time below zero"
+
+
 def suspended(account: Account, reason: SuspensionReason, **fields: Any) -> Server:
     server: Server = ServerFactory.create(
         account=account,
