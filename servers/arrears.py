@@ -1,9 +1,10 @@
 """What happens when credits run out, and when they are back.
 
-An account is warned once when its balance does not last for VPS_MIN_RUNWAY_HOURS.
-Below zero for VPS_GRACE_HOURS, its servers are suspended.  With a balance of zero
-or more, what billing suspended comes back; what staff suspended does not.  Nothing
-is ever deleted here: staff are shown what has been suspended for long.
+An account is warned once when its balance does not last for VPS_MIN_RUNWAY_HOURS,
+and again when it falls below zero.  Below zero for VPS_GRACE_HOURS, its servers are
+suspended.  With a balance of zero or more, what billing suspended comes back; what
+staff suspended does not.  Nothing is ever deleted here: staff are shown what has
+been suspended for long.
 """
 
 import logging
@@ -25,6 +26,7 @@ from servers.models import Operation, Server
 from servers.selectors import servers_of
 from servers.states import SETTLED, OperationKind, ServerStatus, SuspensionReason
 from vpsorg import clock
+from vpsorg.api.times import utc
 from vpsorg.errors import Refusal
 
 log = logging.getLogger(__name__)
@@ -88,19 +90,28 @@ def _each(servers: QuerySet[Server], order: Callable[..., Operation | None]) -> 
 
 
 def _warn(account: Account, now: datetime) -> None:
-    """Once, until the credits last again."""
-    is_low = account.balance < required_runway(account) or account.balance < 0
-    if is_low == (account.warned_at is not None):
+    """Once when its credits do not last any more, and once for each time below zero."""
+    told_at = None
+    if account.below_zero_since is not None:
+        told_at = account.below_zero_since  # to the microsecond: so it is known which time was told of
+    elif account.balance < required_runway(account):
+        told_at = account.warned_at or now
+    if told_at == account.warned_at:
         return
-    account.warned_at = now if is_low else None
+    account.warned_at = told_at
     account.save(update_fields=["warned_at"])
-    if is_low:
+    if told_at is not None:
         _tell_balance_low(account)
 
 
 def _tell_balance_low(account: Account) -> None:
     log.warning("account %s: its balance of %s does not last", account.uuid, account.balance)
-    payload = {"balance": float(account.balance), "spend_per_hour": float(spend_per_hour(account))}
+    due_at = suspends_at(account)
+    payload = {
+        "balance": float(account.balance),
+        "spend_per_hour": float(spend_per_hour(account)),
+        "suspends_at": due_at and utc(due_at),
+    }
     announce(account_id=account.pk, event=Event.BALANCE_LOW, payload=payload)
 
 

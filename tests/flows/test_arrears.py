@@ -79,6 +79,31 @@ def test_an_account_is_warned_once_until_its_credits_last_again(
     assert warned() == 2
 
 
+def test_an_account_is_warned_again_each_time_that_its_balance_falls_below_zero(
+    transactional_db: None,
+) -> None:
+    """Guard: ``below_zero_since`` in ``_warn``."""
+    account = AccountFactory.create(credits=Decimal("0.1"))
+    webhook = WebhookFactory.create(account=account, events=["balance.low"])
+    ServerFactory.create(account=account)
+
+    def told(amount: str) -> list[bool]:
+        """Of each message, whether it says when servers will be suspended."""
+        ledger.correct(account=account, amount=Decimal(amount), **PAID)
+        for _ in range(2):
+            arrears.settle(account.pk)
+        messages = [json.loads(delivery.body)["data"] for delivery in webhook.deliveries.order_by("pk")]
+        return [message["suspends_at"] is not None for message in messages]
+
+    assert told("-0.01") == [False], "it does not last a day"
+    assert told("-0.10") == [False, True], "below zero"
+    assert told("-0.10") == [False, True]
+    assert told("0.20") == [False, True], "it still does not last"
+    assert told("-0.20") == [False, True, True], "another 72 hours have begun"
+    assert told("10") == [False, True, True]
+    assert told("-20") == [False, True, True, True], "at once, and once"
+
+
 def test_servers_are_suspended_when_the_grace_is_over_and_not_before(poor: Account) -> None:
     """Guard: ``now >= due_at`` in ``settle``."""
     active, stopped = (
@@ -137,9 +162,11 @@ def test_webhooks_are_told_that_the_balance_is_low_and_what_was_suspended(poor: 
     arrears.settle(poor.pk)
     arrears.settle(poor.pk, now=timezone.now() + 73 * HOUR)
 
+    assert poor.below_zero_since is not None
+    suspends_at = f"{poor.below_zero_since + 72 * HOUR:%Y-%m-%dT%H:%M:%SZ}"
     told = [json.loads(delivery.body) for delivery in webhook.deliveries.order_by("pk")]
     assert [(message["type"], message["data"]) for message in told] == [
-        ("balance.low", {"balance": -1.0, "spend_per_hour": 0.014}),
+        ("balance.low", {"balance": -1.0, "spend_per_hour": 0.014, "suspends_at": suspends_at}),
         (
             "account.suspended",
             {"balance": -1.0, "servers": [{"id": server.pk, "uuid": str(server.uuid), "name": server.name}]},
