@@ -1,14 +1,16 @@
 """What happens when credits run out, and when they are back.
 
-An account is warned once when its balance does not last for VPS_MIN_RUNWAY_HOURS.
-Below zero for VPS_GRACE_HOURS, its servers are suspended.  With a balance of zero
-or more, what billing suspended comes back; what staff suspended does not.  Nothing
-is ever deleted here: staff are shown what has been suspended for long.
+An account is warned once when its balance does not last for VPS_MIN_RUNWAY_HOURS,
+and again when it falls below zero.  Below zero for VPS_GRACE_HOURS, its servers are
+suspended.  With a balance of zero or more, what billing suspended comes back; what
+staff suspended does not.  Nothing is ever deleted here: staff are shown what has
+been suspended for long.
 """
 
 import logging
 from collections.abc import Callable, Iterable
 from datetime import datetime, timedelta
+from functools import partial
 
 from django.conf import settings
 from django.db import transaction
@@ -19,11 +21,12 @@ from accounts.models import Account
 from accounts.webhooks.events import Event
 from accounts.webhooks.services import announce
 from servers import services
-from servers.credits import required_runway, spend_per_hour
+from servers.credits import required_runway, spend_per_hour, suspends_at, to_be_paid
 from servers.models import Operation, Server
 from servers.selectors import servers_of
-from servers.states import SETTLED, ServerStatus, SuspensionReason
+from servers.states import SETTLED, OperationKind, ServerStatus, SuspensionReason
 from vpsorg import clock
+from vpsorg.api.times import utc
 from vpsorg.errors import Refusal
 
 log = logging.getLogger(__name__)
@@ -53,17 +56,13 @@ def settle(account_id: int, now: datetime | None = None) -> None:
     _warn(account, now)
     due_at = suspends_at(account)
     if due_at is None:
-        _each(suspended_by_billing().filter(account=account), services.unsuspend_server)
+        bring_back = partial(services.unsuspend_server, reason=SuspensionReason.BILLING)
+        _each(suspended_by_billing().filter(account=account), bring_back)
     elif now >= due_at:
-        suspended = _each(servers_of(account).filter(status__in=SETTLED), _suspend)
-        if suspended:
-            _tell_suspended(account, suspended)
-
-
-def suspends_at(account: Account) -> datetime | None:
-    """When the servers of an account are suspended unless it is topped up; None while it owes nothing."""
-    grace = timedelta(hours=settings.VPS_GRACE_HOURS)
-    return account.below_zero_since and account.below_zero_since + grace
+        suspend = partial(services.suspend_server, reason=SuspensionReason.BILLING)
+        is_news = not _is_told(account)
+        if _each(servers_of(account).filter(status__in=SETTLED), suspend) and is_news:
+            _tell_suspended(account)
 
 
 def suspended_by_billing() -> QuerySet[Server]:
@@ -76,10 +75,6 @@ def suspended_for_long(now: datetime) -> QuerySet[Server]:
     """What billing suspended VPS_TERMINATE_AFTER_DAYS ago or earlier: staff decide what becomes of it."""
     long_ago = now - timedelta(days=settings.VPS_TERMINATE_AFTER_DAYS)
     return suspended_by_billing().filter(suspended_at__lte=long_ago)
-
-
-def _suspend(*, server: Server, requested_by: str) -> Operation | None:
-    return services.suspend_server(server=server, reason=SuspensionReason.BILLING, requested_by=requested_by)
 
 
 def _each(servers: QuerySet[Server], order: Callable[..., Operation | None]) -> list[Server]:
@@ -95,23 +90,47 @@ def _each(servers: QuerySet[Server], order: Callable[..., Operation | None]) -> 
 
 
 def _warn(account: Account, now: datetime) -> None:
-    """Once, until the credits last again."""
-    is_low = account.balance < required_runway(spend_per_hour(account)) or account.balance < 0
-    if is_low == (account.warned_at is not None):
+    """Once when its credits do not last any more, and once for each time below zero."""
+    told_at = None
+    if account.below_zero_since is not None:
+        told_at = account.below_zero_since  # to the microsecond: so it is known which time was told of
+    elif account.balance < required_runway(account):
+        told_at = account.warned_at or now
+    if told_at == account.warned_at:
         return
-    account.warned_at = now if is_low else None
+    account.warned_at = told_at
     account.save(update_fields=["warned_at"])
-    if is_low:
+    if told_at is not None:
         _tell_balance_low(account)
 
 
 def _tell_balance_low(account: Account) -> None:
     log.warning("account %s: its balance of %s does not last", account.uuid, account.balance)
-    payload = {"balance": float(account.balance), "spend_per_hour": float(spend_per_hour(account))}
+    due_at = suspends_at(account)
+    payload = {
+        "balance": float(account.balance),
+        "spend_per_hour": float(spend_per_hour(account)),
+        "suspends_at": due_at and utc(due_at),
+    }
     announce(account_id=account.pk, event=Event.BALANCE_LOW, payload=payload)
 
 
-def _tell_suspended(account: Account, servers: list[Server]) -> None:
+def _is_told(account: Account) -> bool:
+    """Whether servers were ordered to be suspended before, since the balance fell below zero.
+
+    More follow: what was busy, and what could not be suspended and is ordered anew.
+    """
+    return Operation.objects.filter(
+        server__account=account,
+        kind=OperationKind.SUSPEND,
+        requested_by=BILLING,
+        created_at__gte=account.below_zero_since,
+    ).exists()
+
+
+def _tell_suspended(account: Account) -> None:
+    """Of all that is suspended, or will be as soon as it is not busy any more."""
+    servers = to_be_paid(account).order_by("pk")
     names = ", ".join(server.name for server in servers)
     log.warning("account %s: suspended for a balance of %s: %s", account.uuid, account.balance, names)
     told = [{"id": server.pk, "uuid": str(server.uuid), "name": server.name} for server in servers]

@@ -38,6 +38,7 @@ from servers.states import (
     ServerStatus,
     SuspensionReason,
     refusal,
+    status_after_failure,
 )
 from vpsorg.errors import NotAllowedNow, NotFound, OperationInProgress
 
@@ -245,7 +246,7 @@ def fail(operation: Operation, power: PowerState) -> None:
     server = Server.objects.select_for_update().get(pk=operation.server_id)
     _close(operation, OperationStatus.FAILED)
     before = ServerStatus(operation.status_before)
-    status = RULES[OperationKind(operation.kind)].fails_in or STATUS_OF_POWER.get(power, before)
+    status = status_after_failure(OperationKind(operation.kind), before, power)
     _write(server, status=status, **_suspension(server, status), **_observation(power))
 
 

@@ -18,14 +18,14 @@ from inventory.services import claim, release, resize
 from plans.catalogue import locations
 from plans.models import Location, OsVersion, Plan
 from servers import lifecycle
-from servers.credits import require_runway
+from servers.credits import require_grace, require_runway
 from servers.models import Operation, ResourceUsage, Server
 from servers.prices import price_of, price_of_plan
 from servers.rates import record_rate
 from servers.selectors import servers_of
 from servers.states import OperationKind, OperationStatus, PowerState, ServerStatus, SuspensionReason
 from vpsorg import queues
-from vpsorg.errors import NotFound, Refusal
+from vpsorg.errors import NotAllowedNow, NotFound, Refusal
 from vpsorg.messages import send_on_commit
 
 
@@ -75,7 +75,7 @@ def create_server(
 
 def start_server(*, server: Server, requested_by: str) -> Operation:
     """Order a stopped server to be started."""
-    return _order(server, OperationKind.START, requested_by)
+    return _order_within_grace(server, OperationKind.START, requested_by)
 
 
 def stop_server(*, server: Server, requested_by: str) -> Operation:
@@ -85,7 +85,7 @@ def stop_server(*, server: Server, requested_by: str) -> Operation:
 
 def reboot_server(*, server: Server, requested_by: str) -> Operation:
     """Order an active server to be shut down by its guest and started again."""
-    return _order(server, OperationKind.REBOOT, requested_by)
+    return _order_within_grace(server, OperationKind.REBOOT, requested_by)
 
 
 def hard_stop_server(*, server: Server, requested_by: str) -> Operation:
@@ -101,16 +101,16 @@ def resize_server(*, server: Server, plan: Plan, requested_by: str) -> Operation
     OperationInProgress, InsufficientCredits or NoCapacity.
     """
     account = ledger.locked(server.account)
-    if plan == server.plan:
+    now_there = _locked(server)
+    if plan == now_there.plan:
         raise Refusal("The server has this plan already.", code="same_plan", field="plan")
-    if plan.disk_gib < server.plan.disk_gib:
+    if plan.disk_gib < now_there.plan.disk_gib:
         raise Refusal(
             "A disk cannot shrink: choose a plan with as much storage.", code="disk_shrinks", field="plan"
         )
-    operation = _order(server, OperationKind.RESIZE, requested_by, plan=plan)
-    dearer = price_of_plan(plan, backups=server.backups_enabled).hourly - server.price.hourly
-    if dearer > 0:
-        require_runway(account, more=dearer)
+    operation = _order_within_grace(server, OperationKind.RESIZE, requested_by, plan=plan)
+    if price_of_plan(plan, backups=now_there.backups_enabled).hourly > now_there.price.hourly:
+        require_runway(account)
     claim, size = operation.server.claim, _size_of(plan)
     # What is less is given back once the machine is smaller: until then the server needs what it has.
     resize(claim, **{name: max(value, getattr(claim, name)) for name, value in size.items()})
@@ -119,7 +119,7 @@ def resize_server(*, server: Server, plan: Plan, requested_by: str) -> Operation
 
 def rebuild_server(*, server: Server, os_version: OsVersion, requested_by: str) -> Operation:
     """Order a server to be made anew with this system: same addresses, and everything on its disk is lost."""
-    return _order(server, OperationKind.REBUILD, requested_by, os_version=os_version)
+    return _order_within_grace(server, OperationKind.REBUILD, requested_by, os_version=os_version)
 
 
 @transaction.atomic
@@ -134,9 +134,18 @@ def suspend_server(*, server: Server, reason: SuspensionReason, requested_by: st
     return _order(server, OperationKind.SUSPEND, requested_by, suspend_for=reason)
 
 
-def unsuspend_server(*, server: Server, requested_by: str) -> Operation:
-    """Order a suspended server to be what it was before: started again, if it was active."""
-    return _order(server, OperationKind.UNSUSPEND, requested_by)
+@transaction.atomic
+def unsuspend_server(
+    *, server: Server, requested_by: str, reason: SuspensionReason | None = None
+) -> Operation:
+    """Order a suspended server to be what it was before: started again, if it was active.
+
+    With a reason, refuses one that is suspended for another, as it may be since it was read.
+    """
+    operation = _order(server, OperationKind.UNSUSPEND, requested_by)
+    if reason not in {None, operation.server.suspended_for}:
+        raise NotAllowedNow("This server is suspended for another reason.", code="suspended")
+    return operation
 
 
 def delete_server(*, server: Server, requested_by: str) -> Operation:
@@ -157,20 +166,18 @@ def update_server(
     Refuses with InsufficientCredits when backups are enabled that cannot be paid.
     """
     account = ledger.locked(server.account)
-    now_there = servers_of(account).select_for_update().filter(pk=server.pk).first()
-    if now_there is None:
-        raise NotFound("There is no such server in this account.")
+    now_there = _locked(server)
     given = {"name": name, "hostname": hostname, "backups_enabled": backups_enabled}
     changes: dict[str, Any] = {field: value for field, value in given.items() if value is not None}
+    old = price = now_there.price
     if backups_enabled not in {None, now_there.backups_enabled}:
-        old = now_there.price
         price = price_of(old.price_hourly, old.price_monthly, backups=bool(backups_enabled))
-        if price.hourly > old.hourly:
-            require_runway(account, more=price.hourly - old.hourly)
         changes |= price._asdict()
     if changes:
         changes["updated_at"] = timezone.now()
         Server.objects.filter(pk=server.pk).update(**changes)
+        if price.hourly > old.hourly:
+            require_runway(account)
         record_rate(server.pk)
         for field, value in changes.items():
             setattr(server, field, value)
@@ -226,6 +233,14 @@ def wake(operation: Operation, *, delay_s: float = 0) -> None:
     _send("provisioning.carry_out", operation.pk, operation.server, delay_s)
 
 
+def _locked(server: Server) -> Server:
+    """The server as it is now, whatever was read before.  Raises NotFound for one that is gone."""
+    now_there = servers_of(server.account).select_for_update().filter(pk=server.pk).first()
+    if now_there is None:
+        raise NotFound("There is no such server in this account.")
+    return now_there
+
+
 def _size_of(plan: Plan) -> dict[str, int]:
     return {"vcpus": plan.vcpus, "memory_mib": plan.memory_mib, "disk_gib": plan.disk_gib}
 
@@ -234,6 +249,17 @@ def _size_of(plan: Plan) -> dict[str, int]:
 def _order(server: Server, kind: OperationKind, requested_by: str, **wanted: Any) -> Operation:
     operation = lifecycle.request(server, kind, requested_by=requested_by, **wanted)
     wake(operation)
+    return operation
+
+
+@transaction.atomic
+def _order_within_grace(server: Server, kind: OperationKind, requested_by: str, **wanted: Any) -> Operation:
+    """Refuses with InsufficientCredits once the servers of the account are due to be suspended.
+
+    One that is busy is not: kept busy, it would never be.
+    """
+    operation = _order(server, kind, requested_by, **wanted)
+    require_grace(operation.server.account)
     return operation
 
 

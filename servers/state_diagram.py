@@ -2,7 +2,7 @@
 
 from collections.abc import Container, Iterator
 
-from servers.states import RULES, OperationKind, Rule, ServerStatus
+from servers.states import RULES, OperationKind, PowerState, Rule, ServerStatus, status_after_failure
 
 S = ServerStatus
 
@@ -22,23 +22,25 @@ def _lines() -> Iterator[str]:
         for before in _in_order(rule.allowed_in):
             yield f"{before} --> {rule.shows}: {kind}"
     seen = set()
-    for rule in RULES.values():
-        for line in _ends(rule):
+    for kind, rule in RULES.items():
+        for line in _ends(kind, rule):
             if line not in seen:
                 yield line
                 seen.add(line)
     yield f"{S.DELETED} --> [*]"
 
 
-def _ends(rule: Rule) -> Iterator[str]:
+def _ends(kind: OperationKind, rule: Rule) -> Iterator[str]:
     """Where it leads: as promised; or, when it fails, to what the table or the host says."""
     succeeds_in = [rule.succeeds_in] if rule.succeeds_in else [S.ACTIVE, S.STOPPED]
     for status in succeeds_in:
         yield f"{rule.shows} --> {status}: done"
     if rule.deadline is None:
         return
-    fails_in = [rule.fails_in] if rule.fails_in else [S.ACTIVE, S.STOPPED]
-    for status in fails_in:
+    told = (PowerState.RUNNING, PowerState.OFF)
+    befores = rule.allowed_in or {rule.shows}
+    fails_in = {status_after_failure(kind, before, power) for before in befores for power in told}
+    for status in _in_order(fails_in):
         yield f"{rule.shows} --> {status}: failed"
 
 

@@ -73,7 +73,7 @@ class Rule(NamedTuple):
     """One row of the table: the life of one kind of operation.
 
     ``succeeds_in`` None means: as before; for an unsuspend, as before the suspension.
-    ``fails_in`` None means: what the host says then (running → active, off → stopped).
+    ``fails_in`` None means: what the host says then, see ``status_after_failure``.
     ``deadline`` None means: tried again until it is done.
     """
 
@@ -107,6 +107,19 @@ RULES: dict[OperationKind, Rule] = {
 FREE_STATUSES = {S.PROVISIONING, S.ERROR, S.SUSPENDED, S.UNSUSPENDING, *GONE}
 
 STATUS_OF_POWER = {PowerState.RUNNING: S.ACTIVE, PowerState.PAUSED: S.ACTIVE, PowerState.OFF: S.STOPPED}
+
+
+def status_after_failure(kind: OperationKind, before: ServerStatus, power: PowerState) -> ServerStatus:
+    """What a failed operation leaves of a server that was this before and of which its host says that.
+
+    Running is active and off is stopped; a suspended one that is off is suspended still,
+    so that somebody brings it back.  A host that says nothing leaves it as it was.
+    """
+    if fails_in := RULES[kind].fails_in:
+        return fails_in
+    told = STATUS_OF_POWER.get(power, before)
+    return before if (before, told) == (S.SUSPENDED, S.STOPPED) else told
+
 
 # What a customer may see and filter by: a server being deleted is gone.
 PUBLIC_STATUSES = [status for status in S if status not in GONE]

@@ -14,9 +14,8 @@ from rest_framework.viewsets import GenericViewSet
 
 from accounts.authentication import account_of
 from accounts.models import CreditEntry
-from servers import arrears
 from servers.api.billing_schema import of_balance, of_transactions
-from servers.credits import runs_out_at, spend_per_hour
+from servers.credits import runs_out_at, spend_per_hour, suspends_at
 from servers.models import Meter, Server
 from vpsorg import clock
 from vpsorg.api.references import key_of, named_by
@@ -31,14 +30,14 @@ class BalanceView(APIView):
         account = account_of(request)
         per_hour = spend_per_hour(account)
         out_at = runs_out_at(account.balance, per_hour, clock.now())
-        suspends_at = arrears.suspends_at(account)
+        due_at = suspends_at(account)
         return Response(
             {
                 "balance": account.balance,
                 "spend_per_hour": per_hour,
                 "runs_out_at": out_at and utc(out_at),
                 "below_zero_since": account.below_zero_since and utc(account.below_zero_since),
-                "suspends_at": suspends_at and utc(suspends_at),
+                "suspends_at": due_at and utc(due_at),
             }
         )
 

@@ -346,14 +346,19 @@ of_servers = extend_schema_view(
     destroy=extend_schema(
         summary="Delete a server", description="For good, whatever it does now.", responses={204: None}
     ),
-    start=_order("Start a server", "It must be stopped."),
+    start=_order("Start a server", "It must be stopped.", besides={402: INSUFFICIENT_CREDITS}),
     stop=_order("Stop a server", "Its guest shuts down; if it does not, its power is cut."),
-    reboot=_order("Reboot a server", "Its guest shuts down and is started again."),
+    reboot=_order(
+        "Reboot a server",
+        "Its guest shuts down and is started again.",
+        besides={402: INSUFFICIENT_CREDITS},
+    ),
     power=_order(
         "Start, stop, restart or hard stop",
         "As the provider's clients ask for it. `hard_stop` cuts the power at once.",
         PowerAction,
         {"action": "restart"},
+        besides={402: INSUFFICIENT_CREDITS},
     ),
     resize=_order(
         "Resize a server",
@@ -367,6 +372,7 @@ of_servers = extend_schema_view(
         "Make it anew with this system: same addresses, and everything on its disk is lost.",
         RebuildServer,
         {"os_id": 5},
+        besides={402: INSUFFICIENT_CREDITS},
     ),
     operations=extend_schema(
         summary="List a server's operations",

@@ -281,3 +281,58 @@ def test_all_that_runs_counts_at_the_price_that_it_was_sold_at(
     Plan.objects.update(price_hourly=3 * HOURLY)
 
     assert is_short(alice.post("/servers/", shop), 48 * HOURLY, 24 * 4 * HOURLY)
+
+
+# When the grace is over.
+
+ORDERS: dict[str, dict[str, Any]] = {
+    "start": {},
+    "reboot": {},
+    "power": {"action": "restart"},
+    "resize": {"plan_id": "alike"},
+    "rebuild": {"os_id": "system"},
+}
+
+
+@pytest.mark.parametrize(("hours", "status"), [(0, 402), (1, 200)])
+@pytest.mark.parametrize("action", ORDERS)
+def test_whoever_owes_for_longer_than_the_grace_orders_nothing_that_runs_or_keeps_busy(
+    customer: Callable[..., Customer],
+    shop: dict[str, Any],
+    settings: Any,
+    action: str,
+    hours: int,
+    status: int,
+) -> None:
+    """Guard: ``require_grace`` in ``_order_within_grace``."""
+    alice = customer()
+    server = create(alice, shop)
+    if action == "start":
+        Server.objects.update(status=ServerStatus.STOPPED)
+    alike = PlanFactory.create(slug="alike")
+    ledger.correct(account=alice.account, amount=Decimal(-1001), reason="a mistake", made_by="a test")
+    settings.VPS_GRACE_HOURS = hours
+    rows = {"alike": alike.pk, "system": shop["os_id"]}
+    body = {field: rows.get(value, value) for field, value in ORDERS[action].items()}
+
+    answer = alice.post(f"/servers/{server.pk}/{action}/", body)
+
+    assert answer.status_code == status
+    if status == 402:
+        assert is_short(answer, Decimal(-1), Decimal(0))
+        assert not Operation.objects.filter(status__in=OPEN_OPERATION).exists(), "all of it, or nothing"
+
+
+@pytest.mark.parametrize("action", ["stop", "hard_stop", "delete"])
+def test_whoever_owes_may_always_stop_and_delete(
+    customer: Callable[..., Customer], shop: dict[str, Any], settings: Any, action: str
+) -> None:
+    settings.VPS_GRACE_HOURS = 0
+    alice = customer()
+    path = f"/servers/{create(alice, shop).pk}/"
+    ledger.correct(account=alice.account, amount=Decimal(-1001), reason="a mistake", made_by="a test")
+
+    if action == "delete":
+        assert alice.delete(path).status_code == 204
+    else:
+        assert alice.post(f"{path}power/", {"action": action}).status_code == 200

@@ -21,7 +21,7 @@ def statements_of_a_create(alice: Customer, shop: dict[str, Any]) -> int:
 def test_a_create_costs_the_same_number_of_statements_whatever_there_is(
     alice: Customer, shop: dict[str, Any]
 ) -> None:
-    """Guard: ``servers.services._require_runway`` lets Postgres add the prices up."""
+    """Guard: ``servers.credits._per_hour`` lets Postgres add the prices up."""
     alice.post("/servers/", shop)  # the use of the token is noted, and the catalogue in memory from now on
     cost = statements_of_a_create(alice, shop)
     host = HypervisorFactory.create()

@@ -117,11 +117,11 @@ def test_a_suspension_remembers_why_and_what_was_before_until_it_is_over(status:
     ("power", "status", "suspended_for"),
     [
         (PowerState.RUNNING, ServerStatus.ACTIVE, ""),
-        (PowerState.OFF, ServerStatus.STOPPED, ""),
+        (PowerState.OFF, ServerStatus.SUSPENDED, SuspensionReason.ABUSE),
         (PowerState.UNKNOWN, ServerStatus.SUSPENDED, SuspensionReason.ABUSE),
     ],
 )
-def test_after_an_unsuspend_that_failed_a_server_is_what_its_host_says(
+def test_after_an_unsuspend_that_failed_a_server_is_suspended_unless_it_runs(
     power: PowerState, status: ServerStatus, suspended_for: str
 ) -> None:
     server = ServerFactory.create()
@@ -131,6 +131,7 @@ def test_after_an_unsuspend_that_failed_a_server_is_what_its_host_says(
     lifecycle.fail(unsuspend, power)
 
     assert (row(server).status, row(server).suspended_for) == (status, suspended_for)
+    assert row(server).suspended_from == (ServerStatus.ACTIVE if suspended_for else "")
     assert bool(row(server).suspended_at) == bool(suspended_for)
 
 

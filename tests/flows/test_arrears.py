@@ -16,10 +16,12 @@ from accounts import ledger
 from accounts.models import Account, CreditEntry
 from inventory.models import Hypervisor, IpAddress, Placement
 from inventory.services import add_ip_pool
+from plans.models import Plan
 from provisioning import hosts
 from provisioning.hypervisors.base import HostMisconfigured
-from servers import arrears, services, tasks
+from servers import arrears, lifecycle, services, tasks
 from servers.audit import findings
+from servers.credits import required_runway
 from servers.metering import meter
 from servers.models import Meter, Operation, Server
 from servers.states import OperationKind, PowerState, ServerStatus, SuspensionReason
@@ -34,10 +36,13 @@ from tests.factories import (
 )
 from tests.flows.conftest import FaultyHost, finish
 from tests.flows.test_operations import at_once
+from vpsorg import clock
 from vpsorg.errors import InsufficientCredits, Refusal
 
 PAID = {"reason": "invoice 17", "made_by": "a test"}
 HOUR, DAY = timedelta(hours=1), timedelta(days=1)
+HOURLY = Decimal("0.0140")
+DAY_OF_ONE = 24 * HOURLY
 
 
 def status_of(server: Server) -> str:
@@ -74,6 +79,31 @@ def test_an_account_is_warned_once_until_its_credits_last_again(
     assert warned() == 2
 
 
+def test_an_account_is_warned_again_each_time_that_its_balance_falls_below_zero(
+    transactional_db: None,
+) -> None:
+    """Guard: ``below_zero_since`` in ``_warn``."""
+    account = AccountFactory.create(credits=Decimal("0.1"))
+    webhook = WebhookFactory.create(account=account, events=["balance.low"])
+    ServerFactory.create(account=account)
+
+    def told(amount: str) -> list[bool]:
+        """Of each message, whether it says when servers will be suspended."""
+        ledger.correct(account=account, amount=Decimal(amount), **PAID)
+        for _ in range(2):
+            arrears.settle(account.pk)
+        messages = [json.loads(delivery.body)["data"] for delivery in webhook.deliveries.order_by("pk")]
+        return [message["suspends_at"] is not None for message in messages]
+
+    assert told("-0.01") == [False], "it does not last a day"
+    assert told("-0.10") == [False, True], "below zero"
+    assert told("-0.10") == [False, True]
+    assert told("0.20") == [False, True], "it still does not last"
+    assert told("-0.20") == [False, True, True], "another 72 hours have begun"
+    assert told("10") == [False, True, True]
+    assert told("-20") == [False, True, True, True], "at once, and once"
+
+
 def test_servers_are_suspended_when_the_grace_is_over_and_not_before(poor: Account) -> None:
     """Guard: ``now >= due_at`` in ``settle``."""
     active, stopped = (
@@ -101,6 +131,30 @@ def test_servers_are_suspended_when_the_grace_is_over_and_not_before(poor: Accou
     assert (status_of(making), status_of(busy)) == ("suspending", "suspending")
 
 
+def test_a_server_that_is_kept_busy_is_suspended_all_the_same(poor: Account, settings: Any) -> None:
+    """Its order under way ends, and the next one is refused.  Guard: ``require_grace`` in ``services``."""
+    server = ServerFactory.create(account=poor)
+    reboot = services.reboot_server(server=server, requested_by="a test")
+    settings.VPS_GRACE_HOURS = 0
+    arrears.settle(poor.pk)
+    assert status_of(server) == "rebooting"
+    begun = lifecycle.begin(reboot.pk)
+    assert begun is not None
+    lifecycle.succeed(begun)
+    with pytest.raises(InsufficientCredits):
+        services.reboot_server(server=server, requested_by="a test")
+    arrears.settle(poor.pk)
+    assert status_of(server) == "suspending"
+
+
+def test_a_server_that_died_is_started_again_whatever_its_account_owes(poor: Account, settings: Any) -> None:
+    """Its host's fault is no order of the customer's."""
+    settings.VPS_GRACE_HOURS = 0
+    server = ServerFactory.create(account=poor)
+    services.follow_host(server=server, power=PowerState.OFF, start_again=True, asked_at=clock.now())
+    assert status_of(server) == "starting"
+
+
 def test_webhooks_are_told_that_the_balance_is_low_and_what_was_suspended(poor: Account) -> None:
     """Guard: ``announce`` in ``arrears``; what rolls back is not told."""
     webhook = WebhookFactory.create(account=poor, events=["balance.low", "account.suspended"])
@@ -108,14 +162,48 @@ def test_webhooks_are_told_that_the_balance_is_low_and_what_was_suspended(poor: 
     arrears.settle(poor.pk)
     arrears.settle(poor.pk, now=timezone.now() + 73 * HOUR)
 
+    assert poor.below_zero_since is not None
+    suspends_at = f"{poor.below_zero_since + 72 * HOUR:%Y-%m-%dT%H:%M:%SZ}"
     told = [json.loads(delivery.body) for delivery in webhook.deliveries.order_by("pk")]
     assert [(message["type"], message["data"]) for message in told] == [
-        ("balance.low", {"balance": -1.0, "spend_per_hour": 0.014}),
+        ("balance.low", {"balance": -1.0, "spend_per_hour": 0.014, "suspends_at": suspends_at}),
         (
             "account.suspended",
             {"balance": -1.0, "servers": [{"id": server.pk, "uuid": str(server.uuid), "name": server.name}]},
         ),
     ]
+
+
+def test_that_an_account_is_suspended_is_told_once_until_it_is_paid(
+    transactional_db: None, poor: Account
+) -> None:
+    """With the names of those that are busy, and not again for them, nor when the suspension fails.
+
+    Guard: ``_is_told`` in ``settle``.
+    """
+    webhook = WebhookFactory.create(account=poor, events=["account.suspended"])
+    idle, busy = ServerFactory.create(account=poor), ServerFactory.create(account=poor)
+    reboot = OperationFactory.create(server=busy)
+    suspended(poor, SuspensionReason.ABUSE)
+
+    def told() -> list[set[int]]:
+        arrears.settle(poor.pk, now=timezone.now() + 73 * HOUR)
+        messages = [json.loads(delivery.body)["data"] for delivery in webhook.deliveries.order_by("pk")]
+        return [{server["id"] for server in message["servers"]} for message in messages]
+
+    assert told() == [{idle.pk, busy.pk}]
+    begun = lifecycle.begin(Operation.objects.get(kind=OperationKind.SUSPEND).pk)
+    assert begun is not None
+    lifecycle.fail(begun, PowerState.RUNNING)
+    Operation.objects.filter(pk=reboot.pk).update(status="succeeded")
+    assert told() == [{idle.pk, busy.pk}]
+    assert Operation.objects.filter(kind=OperationKind.SUSPEND).count() == 3
+
+    Operation.objects.update(status="succeeded")
+    Server.objects.filter(suspended_for=SuspensionReason.BILLING).update(status=ServerStatus.ACTIVE)
+    ledger.top_up(account=poor, amount=Decimal(1), **PAID)
+    ledger.correct(account=poor, amount=Decimal(-1), **PAID)
+    assert len(told()) == 2, "another time below zero"
 
 
 def suspended(account: Account, reason: SuspensionReason, **fields: Any) -> Server:
@@ -144,6 +232,25 @@ def test_a_top_up_brings_back_what_billing_suspended_and_not_what_staff_did(poor
     arrears.settle(poor.pk)
     assert status_of(for_billing) == "unsuspending"
     assert (status_of(for_abuse), status_of(gone)) == ("suspended", "suspended")
+
+
+def test_a_top_up_does_not_bring_back_what_staff_suspend_for_abuse_meanwhile(
+    db: None, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Staff come between the look and the order.  Guard: ``reason`` in ``unsuspend_server``."""
+    account = AccountFactory.create()
+    server, other = (suspended(account, SuspensionReason.BILLING) for _ in range(2))
+    unsuspend = services.unsuspend_server
+
+    def staff_are_quicker(**order: Any) -> Operation:
+        if order["server"] == server:
+            services.suspend_server(server=server, reason=SuspensionReason.ABUSE, requested_by="staff eve")
+        return unsuspend(**order)
+
+    monkeypatch.setattr(services, "unsuspend_server", staff_are_quicker)
+    arrears.settle(account.pk)
+    assert (status_of(server), status_of(other)) == ("suspended", "unsuspending")
+    assert not Operation.objects.filter(server=server).exists()
 
 
 def test_a_top_up_is_settled_by_its_message_and_without_it_by_the_next_look_at_all(
@@ -196,23 +303,37 @@ def test_an_account_that_cannot_be_settled_keeps_no_other_waiting(
 # All at once.
 
 
-def test_of_many_creates_at_once_as_many_succeed_as_there_are_credits_for(transactional_db: None) -> None:
-    """50 at once with credits for 10.  Guard: ``ledger.locked`` in ``create_server``."""
+@pytest.fixture
+def create(transactional_db: None) -> Callable[[Account], Server]:
+    """How an account orders a server, where there is room for many."""
     host = HypervisorFactory.create()
     network = ip_network("203.0.113.0/24")
     add_ip_pool(
         location=host.location, network=network, gateway="203.0.113.1", nameservers=[], reserved=set()
     )
     plan, system = PlanFactory.create(), OsVersionFactory.create()
-    account = AccountFactory.create(credits=10 * 24 * plan.price_hourly)
+    return lambda account: services.create_server(
+        account=account, name="web", plan=plan, os_version=system, location=host.location,
+        requested_by="a test",
+    )  # fmt: skip
 
-    def create() -> Server:
-        return services.create_server(
-            account=account, name="web", plan=plan, os_version=system, location=host.location,
-            requested_by="a test",
-        )  # fmt: skip
 
-    results = at_once(50, create)
+@pytest.fixture
+def ten(create: Callable[[Account], Server]) -> tuple[Account, list[Server]]:
+    """An account with ten servers that run, and credits for a day of them."""
+    account = AccountFactory.create(credits=10 * DAY_OF_ONE)
+    servers = [create(account) for _ in range(10)]
+    Operation.objects.update(status="succeeded")
+    Server.objects.update(status=ServerStatus.ACTIVE)
+    return account, servers
+
+
+def test_of_many_creates_at_once_as_many_succeed_as_there_are_credits_for(
+    create: Callable[[Account], Server],
+) -> None:
+    """50 at once with credits for 10.  Guard: ``ledger.locked`` in ``create_server``."""
+    account = AccountFactory.create(credits=10 * DAY_OF_ONE)
+    results = at_once(50, lambda: create(account))
 
     made = [result for result in results if isinstance(result, Server)]
     refused = [result for result in results if isinstance(result, InsufficientCredits)]
@@ -220,20 +341,118 @@ def test_of_many_creates_at_once_as_many_succeed_as_there_are_credits_for(transa
     assert Server.objects.count() == Operation.objects.count() == Placement.objects.count() == 10
     assert IpAddress.objects.exclude(placement=None).count() == 10
     account.refresh_from_db()
-    assert account.balance == 10 * 24 * plan.price_hourly
+    assert account.balance == 10 * DAY_OF_ONE
     assert {(refusal.balance, refusal.required) for refusal in refused} == {
-        (account.balance, 11 * 24 * plan.price_hourly)
+        (account.balance, 11 * DAY_OF_ONE)
     }
 
 
-def test_resizes_and_backups_at_once_do_not_spend_the_same_credits_twice(transactional_db: None) -> None:
+def test_of_many_resizes_at_once_as_many_succeed_as_there_are_credits_for(
+    ten: tuple[Account, list[Server]], create: Callable[[Account], Server]
+) -> None:
+    """Ten at once with credits for two, and while they are under way for nothing else.
+
+    Guard: ``_dearer_by_resizes`` in ``required_runway``; ``ledger.locked`` in ``resize_server``.
+    """
+    account, servers = ten
+    ledger.top_up(account=account, amount=2 * DAY_OF_ONE, **PAID)
+    twice = PlanFactory.create(slug="twice", price_hourly=2 * HOURLY)
+    waiting = iter(servers)
+    results = at_once(
+        10, lambda: services.resize_server(server=next(waiting), plan=twice, requested_by="a test")
+    )
+
+    resizes = [result for result in results if isinstance(result, Operation)]
+    assert len(resizes) == 2
+    with pytest.raises(InsufficientCredits) as refusal:
+        create(account)
+    assert refusal.value.required == 13 * DAY_OF_ONE
+    with pytest.raises(InsufficientCredits) as refusal:
+        services.update_server(server=resizes[0].server, backups_enabled=True)
+    assert refusal.value.required == 12 * DAY_OF_ONE + 2 * DAY_OF_ONE / 5, "backups of the plan to be"
+
+
+def test_of_many_that_enable_backups_at_once_as_many_succeed_as_there_are_credits_for(
+    ten: tuple[Account, list[Server]],
+) -> None:
     """Guard: ``ledger.locked`` in ``update_server``."""
-    account = AccountFactory.create(credits=Decimal("3.36") + Decimal("0.0672"))  # ten servers, one's backups
-    servers = [ServerFactory.create(account=account) for _ in range(10)]
+    account, servers = ten
+    ledger.top_up(account=account, amount=DAY_OF_ONE / 5, **PAID)
     waiting = iter(servers)
     results = at_once(10, lambda: services.update_server(server=next(waiting), backups_enabled=True))
     assert sum(isinstance(result, Server) for result in results) == 1
     assert Server.objects.filter(backups_enabled=True).count() == 1
+
+
+def test_an_adopted_resize_counts_once(ten: tuple[Account, list[Server]]) -> None:
+    """Guard: ``_difference`` asks what the server costs now."""
+    account, (server, *_) = ten
+    ledger.top_up(account=account, amount=DAY_OF_ONE, **PAID)
+    twice = PlanFactory.create(slug="twice", price_hourly=2 * HOURLY)
+    resize = services.resize_server(server=server, plan=twice, requested_by="a test")
+    assert required_runway(account) == 11 * DAY_OF_ONE
+    begun = lifecycle.begin(resize.pk)
+    assert begun is not None
+    lifecycle.adopt(begun)
+    assert required_runway(account) == 11 * DAY_OF_ONE
+
+
+def test_a_resize_goes_by_what_the_server_is_now_and_not_by_what_was_read_before(
+    ten: tuple[Account, list[Server]],
+) -> None:
+    """Guard: ``_locked`` in ``resize_server``."""
+    account, (stale, *_) = ten
+    other = PlanFactory.create(slug="other", price_hourly=HOURLY / 2, disk_gib=100)
+    Server.objects.filter(pk=stale.pk).update(price_hourly=HOURLY / 4, plan=other)
+
+    def resize(plan: Plan) -> None:
+        services.resize_server(server=stale, plan=plan, requested_by="a test")
+
+    for plan, code in ((other, "same_plan"), (stale.plan, "disk_shrinks")):
+        with pytest.raises(Refusal) as refusal:
+            resize(plan)
+        assert refusal.value.code == code
+    ledger.correct(account=account, amount=-DAY_OF_ONE, **PAID)
+    half = PlanFactory.create(slug="half", price_hourly=HOURLY / 2, disk_gib=100)
+    with pytest.raises(InsufficientCredits):
+        resize(half)  # cheaper than it was, dearer than it is
+
+
+def test_resizes_and_backups_at_once_do_not_spend_the_same_credits_twice(
+    ten: tuple[Account, list[Server]],
+) -> None:
+    """Credits for one resize or five backups.  Guard: ``ledger.locked`` in ``resize_server``."""
+    account, servers = ten
+    ledger.top_up(account=account, amount=DAY_OF_ONE, **PAID)
+    twice = PlanFactory.create(slug="twice", price_hourly=2 * HOURLY)
+    waiting = iter(enumerate(servers))
+
+    def ask() -> Operation | Server:
+        number, server = next(waiting)
+        if number % 2:
+            return services.update_server(server=server, backups_enabled=True)
+        return services.resize_server(server=server, plan=twice, requested_by="a test")
+
+    results = at_once(10, ask)
+
+    resizes = sum(isinstance(result, Operation) for result in results)
+    backups = sum(isinstance(result, Server) for result in results)
+    assert (resizes, backups) in {(1, 0), (0, 5)}
+    account.refresh_from_db()
+    assert required_runway(account) == account.balance
+
+
+def test_what_comes_back_after_a_top_up_counts_before_it_is_settled(
+    create: Callable[[Account], Server],
+) -> None:
+    """Guard: ``by_billing`` in ``to_be_paid``."""
+    poor = AccountFactory.create(credits=-1)
+    suspended(poor, SuspensionReason.BILLING)
+    suspended(poor, SuspensionReason.ABUSE)
+    ledger.top_up(account=poor, amount=1 + DAY_OF_ONE, **PAID)
+    with pytest.raises(InsufficientCredits) as refusal:
+        create(poor)
+    assert refusal.value.required == 2 * DAY_OF_ONE
 
 
 # On a real host.
@@ -272,6 +491,22 @@ def test_credits_run_out_and_are_paid_on_a_real_host(
     arrears.settle(account.pk)
     assert finish(server).status == ServerStatus.ACTIVE
     assert hosts.host_of(server).power(server.uuid).state == PowerState.RUNNING
+
+
+def test_a_server_that_was_paid_for_comes_back_though_its_host_refused_at_first(
+    host: Hypervisor, faulty: FaultyHost, order: Callable[..., Server], settings: Any
+) -> None:
+    """Guard: the last line of ``status_after_failure``."""
+    settings.VPS_SHUTDOWN_TIMEOUT = 0
+    account = AccountFactory.create()
+    server = finish(order(account=account))
+    services.suspend_server(server=server, reason=SuspensionReason.BILLING, requested_by="billing")
+    finish(server)
+    faulty.fail_next("start", HostMisconfigured("no such bridge"))
+    arrears.settle(account.pk)
+    assert finish(server).status == ServerStatus.SUSPENDED
+    arrears.settle(account.pk)
+    assert finish(server).status == ServerStatus.ACTIVE
 
 
 # The audit.

@@ -113,7 +113,9 @@ class ManyClients(RuleBasedStateMachine):
         assert self.open is not None
         lifecycle.give_up(self.worker, Failure("internal", "It did not work."))
         lifecycle.fail(self.worker, power)
-        self.status = RULES[self.open].fails_in or STATUS_OF_POWER.get(power, self.before)
+        told = RULES[self.open].fails_in or STATUS_OF_POWER.get(power, self.before)
+        still_suspended = (self.open, told) == (K.UNSUSPEND, S.STOPPED)
+        self.status = S.SUSPENDED if still_suspended else told
         self.open, self.worker = None, None
 
     @precondition(lambda self: self.ghosts)

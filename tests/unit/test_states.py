@@ -3,7 +3,16 @@
 import pytest
 
 from provisioning.workflows import WORKFLOWS
-from servers.states import GONE, PUBLIC_STATUSES, RULES, OperationKind, ServerStatus, refusal
+from servers.states import (
+    GONE,
+    PUBLIC_STATUSES,
+    RULES,
+    OperationKind,
+    PowerState,
+    ServerStatus,
+    refusal,
+    status_after_failure,
+)
 
 S, K = ServerStatus, OperationKind
 
@@ -67,6 +76,18 @@ def test_only_an_unsuspend_or_a_delete_gets_a_server_out_of_suspension() -> None
     """Guard: ``SETTLED``, without SUSPENDED, in the rows of RULES."""
     assert {kind for kind in K if S.SUSPENDED in RULES[kind].allowed_in} == {K.UNSUSPEND, K.DELETE}
     assert {kind for kind in K if RULES[kind].succeeds_in == S.SUSPENDED} == {K.SUSPEND}
+
+
+@each_kind
+@pytest.mark.parametrize("power", PowerState)
+def test_what_fails_leaves_what_the_host_says_and_a_suspended_server_that_is_off_suspended(
+    kind: OperationKind, power: PowerState
+) -> None:
+    """Or it would be off for good, though it was paid for.  Guard: ``status_after_failure``."""
+    for before in RULES[kind].allowed_in:
+        off = S.SUSPENDED if before == S.SUSPENDED else S.STOPPED
+        says = {PowerState.RUNNING: S.ACTIVE, PowerState.PAUSED: S.ACTIVE, PowerState.OFF: off}
+        assert status_after_failure(kind, before, power) == says.get(power, before)
 
 
 def test_the_contracts_words_can_be_filtered_by() -> None:
