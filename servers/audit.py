@@ -55,7 +55,7 @@ def _charges(meter_id: int, put_right: PutRight) -> list[Finding]:
     """What of one server's lines is not what its rates say.  The meter waits meanwhile."""
     one = Meter.objects.select_for_update().get(pk=meter_id)
     rates = list(Rate.objects.filter(server_id=one.server_id).order_by("since"))
-    until = one.next_at - HOUR if one.next_at else rates[-1].since
+    until = max(clock.now(), one.next_at - HOUR) if one.next_at else rates[-1].since
     due: dict[Any, Decimal] = {
         (cost.hour, cost.kind.value): cost.amount for cost in costs(one.began_at, rates, one.began_at, until)
     }
@@ -63,10 +63,12 @@ def _charges(meter_id: int, put_right: PutRight) -> list[Finding]:
     found = []
     for key in sorted({*due, *lines}):
         wanted, line = due.get(key, Decimal(0)), lines.get(key)
+        if not line and one.next_at and key[0] >= one.next_at:
+            continue  # the meter has not come to it yet, or comes again
         paid = _paid(line, put_right) if line else Decimal(0)
         if wanted != paid:
             code = "charge_missing" if not line else "charge_differs" if wanted else "charge_unfounded"
-            what = f"{key[1]} of {key[0]:%Y-%m-%d %H:%M:%S} is {paid}, should be {wanted}"
+            what = f"{key[1]} of {key[0].isoformat()} is {paid}, should be {wanted}"
             number = f" (line {line.pk})" if line else ""
             found.append(Finding(code, f"server {one.server_id}", what + number))
     return found

@@ -24,7 +24,7 @@ from django.db import transaction
 from accounts import ledger
 from accounts.models import Account, CreditEntry
 from servers.models import Meter, Rate
-from servers.rates import HOUR
+from servers.rates import HOUR, MOMENT, first_hour_from, hour_of
 from vpsorg import clock
 
 log = logging.getLogger(__name__)
@@ -63,7 +63,7 @@ def meter(now: datetime | None = None) -> set[int]:
 
 def costs(began_at: datetime, rates: Sequence[Rate], first: datetime, last: datetime) -> Iterator[Cost]:
     """What the hours that begin from ``first`` to ``last`` cost, by all rates of a server, oldest first."""
-    hour = _first_hour_in_month_of(first, began_at)
+    hour = first_hour_from(_month_of(first), began_at)
     month, limits, current = None, dict[CreditEntry.Kind, _Month](), -1
     while hour <= last:
         if (hour.year, hour.month) != month:
@@ -113,9 +113,13 @@ def _charge_some(account_id: int, now: datetime) -> bool:
 
 
 def _read(one: Meter, rates: list[Rate], now: datetime) -> list[ledger.Charge]:
-    """The charges of the next hours of one meter, which moves on."""
+    """The charges of the next hours of one meter, which moves on.
+
+    One that was set back by hand may stand anywhere: the hours are counted from ``began_at``.
+    """
     assert one.next_at is not None  # noqa: S101  (only those are due)
-    last = min(now, one.next_at + (HOURS_AT_ONCE - 1) * HOUR)
+    first = hour_of(one.next_at, one.began_at)
+    last = min(now, first + (HOURS_AT_ONCE - 1) * HOUR)
     found = [
         ledger.Charge(
             server_id=one.server_id,
@@ -124,9 +128,9 @@ def _read(one: Meter, rates: list[Rate], now: datetime) -> list[ledger.Charge]:
             amount=cost.amount,
             reason=f"{one.server.name}: {'backups' if cost.kind == Kind.BACKUPS else 'an hour'}",
         )
-        for cost in costs(one.began_at, rates, one.next_at, last)
+        for cost in costs(one.began_at, rates, first, last)
     ]
-    following = one.next_at + ((last - one.next_at) // HOUR + 1) * HOUR
+    following = first_hour_from(last + MOMENT, one.began_at)
     is_over = one.server.deleted_at is not None and following >= rates[-1].since
     one.next_at = None if is_over else following
     return found
@@ -148,7 +152,5 @@ def _rates_of(meters: Sequence[Meter]) -> dict[int, list[Rate]]:
     return rates
 
 
-def _first_hour_in_month_of(moment: datetime, began_at: datetime) -> datetime:
-    month = moment.replace(day=1, hour=0, minute=0, second=0, microsecond=0)
-    hours = max(0, -((began_at - month) // HOUR))
-    return began_at + hours * HOUR
+def _month_of(moment: datetime) -> datetime:
+    return moment.replace(day=1, hour=0, minute=0, second=0, microsecond=0)

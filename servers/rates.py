@@ -5,7 +5,7 @@ what a server costs, so that the meter may come ten days late and still charge
 what was true.
 """
 
-from datetime import timedelta
+from datetime import datetime, timedelta
 
 from servers.models import Meter, Rate, Server
 from servers.prices import FREE, Price
@@ -41,3 +41,13 @@ def record_rate(server_id: int) -> None:
 
 def _price_now(server: Server) -> Price:
     return FREE if server.status in FREE_STATUSES else server.price
+
+
+def hour_of(moment: datetime, began_at: datetime) -> datetime:
+    """When the hour began that a moment lies in, of a server whose hours are counted from ``began_at``."""
+    return began_at + max(0, (moment - began_at) // HOUR) * HOUR
+
+
+def first_hour_from(moment: datetime, began_at: datetime) -> datetime:
+    """The first of these hours that begins at the moment or later."""
+    return began_at + max(0, -((began_at - moment) // HOUR)) * HOUR
