@@ -1,7 +1,7 @@
 """Counts everything again and says what does not add up, with codes that never change."""
 
 from collections.abc import Iterator
-from datetime import datetime, timedelta
+from datetime import UTC, datetime, timedelta
 from decimal import Decimal
 from typing import Any, NamedTuple
 
@@ -11,7 +11,7 @@ from django.db.models import Exists, F, OuterRef, Sum
 from accounts.models import Account, CreditEntry
 from servers.metering import costs
 from servers.models import Meter, Rate, Server
-from servers.rates import HOUR
+from servers.rates import HOUR, MOMENT, month_of, rates_for
 from vpsorg import clock
 
 LATE = timedelta(hours=2)
@@ -36,8 +36,8 @@ def findings() -> Iterator[Finding]:
     """
     yield from _balances()
     put_right = _put_right()
-    for meter_id in Meter.objects.order_by("server_id").values_list("pk", flat=True):
-        yield from _charges(meter_id, put_right)
+    for server_id in Meter.objects.order_by("server_id").values_list("server_id", flat=True):
+        yield from _charges(server_id, put_right)
     yield from _strangers(put_right)
     yield from _late(clock.now())
 
@@ -50,16 +50,31 @@ def _balances() -> Iterator[Finding]:
         )
 
 
+def _charges(server_id: int, put_right: PutRight) -> Iterator[Finding]:
+    """What of one server's lines is not what its rates say, month by month."""
+    one = Meter.objects.get(server_id=server_id)
+    lines = CHARGES.filter(server_id=server_id)
+    months = set(lines.datetimes("hour", "month", tzinfo=UTC))
+    month, until = month_of(one.began_at), _counted_until(one)
+    while month <= until:
+        months.add(month)
+        month = _month_after(month)
+    for month in sorted(months):
+        yield from _charges_of_month(server_id, month, put_right)
+
+
 @transaction.atomic
-def _charges(meter_id: int, put_right: PutRight) -> list[Finding]:
-    """What of one server's lines is not what its rates say.  The meter waits meanwhile."""
-    one = Meter.objects.select_for_update().get(pk=meter_id)
-    rates = list(Rate.objects.filter(server_id=one.server_id).order_by("since"))
-    until = max(clock.now(), one.next_at - HOUR) if one.next_at else rates[-1].since
+def _charges_of_month(server_id: int, month: datetime, put_right: PutRight) -> list[Finding]:
+    """The meter waits meanwhile."""
+    one = Meter.objects.select_for_update().get(server_id=server_id)
+    end = _month_after(month) - MOMENT
+    until = min(end, _counted_until(one))
+    rates = rates_for(server_id, month, until)
     due: dict[Any, Decimal] = {
-        (cost.hour, cost.kind.value): cost.amount for cost in costs(one.began_at, rates, one.began_at, until)
+        (cost.hour, cost.kind.value): cost.amount for cost in costs(one.began_at, rates, month, until)
     }
-    lines = {(line.hour, line.kind): line for line in CHARGES.filter(server_id=one.server_id)}
+    of_month = CHARGES.filter(server_id=server_id, hour__gte=month, hour__lte=end)
+    lines = {(line.hour, line.kind): line for line in of_month}
     found = []
     for key in sorted({*due, *lines}):
         wanted, line = due.get(key, Decimal(0)), lines.get(key)
@@ -70,8 +85,19 @@ def _charges(meter_id: int, put_right: PutRight) -> list[Finding]:
             code = "charge_missing" if not line else "charge_differs" if wanted else "charge_unfounded"
             what = f"{key[1]} of {key[0].isoformat()} is {paid}, should be {wanted}"
             number = f" (line {line.pk})" if line else ""
-            found.append(Finding(code, f"server {one.server_id}", what + number))
+            found.append(Finding(code, f"server {server_id}", what + number))
     return found
+
+
+def _counted_until(one: Meter) -> datetime:
+    """Behind it no line is looked for.  An hour that the clock went back over may be charged already."""
+    if one.next_at is None:
+        return Rate.objects.filter(server_id=one.server_id).latest("since").since
+    return max(clock.now(), one.next_at - HOUR)
+
+
+def _month_after(month: datetime) -> datetime:
+    return month_of(month + timedelta(days=31))
 
 
 def _strangers(put_right: PutRight) -> Iterator[Finding]:

@@ -24,7 +24,7 @@ from django.db import transaction
 from accounts import ledger
 from accounts.models import Account, CreditEntry
 from servers.models import Meter, Rate
-from servers.rates import HOUR, MOMENT, first_hour_from, hour_of
+from servers.rates import HOUR, MOMENT, first_hour_from, hour_of, month_of, rates_for
 from vpsorg import clock
 
 log = logging.getLogger(__name__)
@@ -62,9 +62,9 @@ def meter(now: datetime | None = None) -> set[int]:
 
 
 def costs(began_at: datetime, rates: Sequence[Rate], first: datetime, last: datetime) -> Iterator[Cost]:
-    """What the hours that begin from ``first`` to ``last`` cost, by all rates of a server, oldest first."""
-    hour = first_hour_from(_month_of(first), began_at)
-    month, limits, current = None, dict[CreditEntry.Kind, _Month](), -1
+    """What the hours that begin from ``first`` to ``last`` cost, by a server's rates (``rates_for`` them)."""
+    hour = first_hour_from(month_of(first), began_at)
+    month, limits, current = None, dict[CreditEntry.Kind, _Month](), 0
     while hour <= last:
         if (hour.year, hour.month) != month:
             month, limits = (hour.year, hour.month), {Kind.USAGE: _Month(), Kind.BACKUPS: _Month()}
@@ -105,14 +105,13 @@ def _charge_some(account_id: int, now: datetime) -> bool:
     meters = list(
         due.select_related("server").select_for_update(of=("self",)).order_by("next_at")[:METERS_AT_ONCE]
     )
-    rates = _rates_of(meters)
-    charges = [charge for one in meters for charge in _read(one, rates[one.server_id], now)]
+    charges = [charge for one in meters for charge in _read(one, now)]
     ledger.charge(account, _not_yet_charged(charges))
     Meter.objects.bulk_update(meters, ["next_at"])
     return bool(meters)
 
 
-def _read(one: Meter, rates: list[Rate], now: datetime) -> list[ledger.Charge]:
+def _read(one: Meter, now: datetime) -> list[ledger.Charge]:
     """The charges of the next hours of one meter, which moves on.
 
     One that was set back by hand may stand anywhere: the hours are counted from ``began_at``.
@@ -128,10 +127,11 @@ def _read(one: Meter, rates: list[Rate], now: datetime) -> list[ledger.Charge]:
             amount=cost.amount,
             reason=f"{one.server.name}: {'backups' if cost.kind == Kind.BACKUPS else 'an hour'}",
         )
-        for cost in costs(one.began_at, rates, first, last)
+        for cost in costs(one.began_at, rates_for(one.server_id, first, last), first, last)
     ]
     following = first_hour_from(last + MOMENT, one.began_at)
-    is_over = one.server.deleted_at is not None and following >= rates[-1].since
+    later = Rate.objects.filter(server_id=one.server_id, since__gt=following)
+    is_over = one.server.deleted_at is not None and not later.exists()
     one.next_at = None if is_over else following
     return found
 
@@ -143,14 +143,3 @@ def _not_yet_charged(charges: list[ledger.Charge]) -> list[ledger.Charge]:
     )
     known = set(lines.values_list("server_id", "hour", "kind"))
     return [charge for charge in charges if (charge.server_id, charge.hour, charge.kind) not in known]
-
-
-def _rates_of(meters: Sequence[Meter]) -> dict[int, list[Rate]]:
-    rates: dict[int, list[Rate]] = {one.server_id: [] for one in meters}
-    for rate in Rate.objects.filter(server_id__in=list(rates)).order_by("since"):
-        rates[rate.server_id].append(rate)
-    return rates
-
-
-def _month_of(moment: datetime) -> datetime:
-    return moment.replace(day=1, hour=0, minute=0, second=0, microsecond=0)

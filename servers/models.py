@@ -167,7 +167,7 @@ class Operation(models.Model):
 
 
 class Rate(models.Model):
-    """What a server costs from a moment on, until its next rate.  ``servers.rates`` adds them."""
+    """What a server costs from a moment on, until its next rate.  ``servers.rates`` writes them."""
 
     server = models.ForeignKey(Server, models.PROTECT, related_name="rates")
     since = models.DateTimeField()

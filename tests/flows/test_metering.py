@@ -11,6 +11,7 @@ import hypothesis
 import pytest
 from django.db import IntegrityError, connection, transaction
 from django.db.migrations.executor import MigrationExecutor
+from django.db.models import F
 from hypothesis import strategies as st
 
 from accounts.models import Account, CreditEntry
@@ -19,6 +20,7 @@ from servers import lifecycle, services
 from servers.audit import findings
 from servers.metering import meter
 from servers.models import Meter, Operation, Rate, Server
+from servers.rates import MOMENT, rates_for
 from servers.states import OPEN_OPERATION, OperationKind, PowerState, ServerStatus
 from tests.factories import AccountFactory, LocationFactory, OsVersionFactory, PlanFactory, ServerFactory
 from tests.flows.test_operations import at_once
@@ -370,6 +372,24 @@ def test_one_account_that_cannot_be_charged_keeps_no_other_waiting(
     assert f"account {broken.account_id} could not be charged" in caplog.text
 
 
+def test_the_audit_looks_at_lines_of_every_month(at: Any, shop: dict[str, Any]) -> None:
+    """Guard: the months of the lines, in ``_charges``."""
+    time = at("2026-03-10 12:00:00")
+    server = active(shop)
+    time.wait(days=60)
+    meter()
+    audited()
+    for year in (2020, 2040):
+        CreditEntry.objects.create(
+            account=server.account, kind="usage", amount=-1, server_id=server.pk, hour=f"{year}-01-01T00:00Z",
+            reason="forged", made_by="a test",
+        )  # fmt: skip
+    assert [(finding.code, finding.what[:13]) for finding in findings()] == [
+        ("charge_unfounded", "usage of 2020"),
+        ("charge_unfounded", "usage of 2040"),
+    ]
+
+
 # Clocks.
 
 
@@ -401,11 +421,71 @@ def test_a_machine_whose_own_clock_is_wrong_charges_no_hour_to_come(
 # What the database itself refuses.
 
 
-@pytest.mark.parametrize("deed", [lambda rates: rates.update(price_hourly=0), lambda rates: rates.delete()])
-def test_a_rate_is_never_changed_or_removed(shop: dict[str, Any], deed: Callable[[Any], None]) -> None:
-    active(shop)
+@pytest.mark.parametrize(
+    "deed",
+    [
+        lambda newest: newest.update(price_hourly=0),
+        lambda newest: newest.delete(),
+        lambda newest: newest.update(since=newest.get().since + timedelta(minutes=30)),
+        lambda newest: newest.update(since=newest.get().since - MOMENT),
+        lambda newest: newest.update(server=ServerFactory.create(), since=newest.get().since + MOMENT),
+        lambda newest: Rate.objects.filter(backups_hourly__gt=0).update(since=F("since") + MOMENT),
+        lambda newest: (
+            Meter.objects.update(next_at=F("began_at") + 3 * HOUR)
+            and newest.update(since=newest.get().since + MOMENT)
+        ),
+    ],
+    ids=["price", "delete", "next hour", "earlier", "another's", "older one", "charged hour"],
+)
+def test_a_rate_that_an_hour_begins_with_is_never_changed_or_removed(
+    at: Any, shop: dict[str, Any], deed: Callable[[Any], None]
+) -> None:
+    """Guards: the conditions of the trigger ``rates_are_append_only``, one by one.
+
+    The rates are of 12:00, 12:30 and 13:45; the newest may be put off until the next hour begins, 14:00.
+    """
+    time = at("2026-03-10 12:00:00")
+    server = active(shop)
+    time.wait(minutes=30)
+    services.update_server(server=server, backups_enabled=True)
+    time.wait(minutes=75)
+    services.update_server(server=server, backups_enabled=False)
+    newest = Rate.objects.filter(pk=Rate.objects.latest("since").pk)
     with pytest.raises(IntegrityError, match="never changed or removed"), transaction.atomic():
-        deed(Rate.objects.all())
+        deed(newest)
+    assert newest.update(since=time.now + timedelta(minutes=15)) == 1
+
+
+def test_what_is_switched_on_and_off_within_an_hour_leaves_one_rate(at: Any, shop: dict[str, Any]) -> None:
+    """Guard: ``first_hour_from`` in ``record_rate``.  What counts is how it is when the next hour begins."""
+    time = at("2026-03-10 12:00:00.7")
+    server = active(shop)
+    for hour in range(3):
+        for toggle in range(9 + hour % 2):
+            time.wait(minutes=6)
+            services.update_server(server=server, backups_enabled=toggle % 2 == 0)
+        time.wait(minutes=60 - 6 * (9 + hour % 2))
+    assert Rate.objects.filter(server=server).count() == 4
+    time.wait(hours=1)
+    meter()
+    assert (charged(server), charged(server, "backups")) == ([A] * 5, [Decimal("0.0028")] * 3)
+    audited()
+
+
+def test_the_meter_reads_no_more_rates_than_there_are_hours_in_what_it_counts(
+    at: Any, shop: dict[str, Any]
+) -> None:
+    """Guards: both ends in ``rates_for``."""
+    time = at("2026-01-20 12:00:00.7")
+    server = active(shop)
+    prices = server.price._replace(price_hourly=A + 1)._asdict()
+    since = (time.now + hours * HOUR for hours in range(1, 90 * 24))
+    Rate.objects.bulk_create([Rate(server=server, since=moment, **prices) for moment in since])
+    first, last = (datetime(2026, 3, 10, hour, 0, 0, 700000, tzinfo=UTC) for hour in (12, 14))
+    read = rates_for(server.pk, first, last)
+    began = datetime(2026, 2, 28, 23, 0, 0, 700000, tzinfo=UTC)
+    assert [rate.since for rate in read] == [began + hours * HOUR for hours in range(9 * 24 + 16)]
+    assert [rate.since for rate in rates_for(server.pk, time.now, time.now)] == [time.now]
 
 
 @pytest.mark.parametrize("minutes", [-1, 0, 60, 120])
