@@ -338,6 +338,10 @@ def test_a_row_is_brought_up_to_date_by_its_id(tmp_path: Path) -> None:
         ({"plans": [plan(vcpus=0)]}, "plans, row 1: vcpus"),
         ({"plans": [plan(memory_mib=10**30)]}, "plans, row 1: memory_mib"),
         ({"plans": [plan(price_hourly="free")]}, "plans, row 1: price_hourly"),
+        ({"plans": [plan(price_hourly="-0.01")]}, "plans, row 1: price_hourly: Ensure this value is greater"),
+        ({"plans": [plan(price_monthly="-5")]}, "plans, row 1: price_monthly: Ensure this value is greater"),
+        ({"plans": [plan(price_monthly="0")]}, "plans, row 1: The prices for an hour and for a month should"),
+        ({"plans": [plan(price_hourly="0.0000")]}, "plans, row 1: The prices for an hour and for a month"),
         ({"locations": [{"id": 1, "code": "us west", "name": "x"}]}, "locations, row 1: code"),
         (
             {"os_versions": [{"id": 1, "operating_system_id": 9, "name": "x"}]},
@@ -352,6 +356,12 @@ def test_a_catalogue_that_is_wrong_is_refused_as_a_whole(tmp_path: Path, content
     assert named in refused("load_catalogue", catalogue(tmp_path, content))
     assert not OperatingSystem.objects.exists()
     assert not Plan.objects.exists()
+
+
+def test_a_plan_may_cost_nothing(tmp_path: Path) -> None:
+    run("load_catalogue", catalogue(tmp_path, {"plans": [plan(price_hourly="0", price_monthly="0")]}))
+
+    assert Plan.objects.get().price_hourly == 0
 
 
 @pytest.mark.parametrize("content", [None, b"\xff\xfe"])

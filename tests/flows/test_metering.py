@@ -20,6 +20,7 @@ from servers import lifecycle, services
 from servers.audit import findings
 from servers.metering import meter
 from servers.models import Meter, Operation, Rate, Server
+from servers.prices import Price
 from servers.rates import MOMENT, rates_for
 from servers.states import OPEN_OPERATION, OperationKind, PowerState, ServerStatus
 from tests.factories import AccountFactory, LocationFactory, OsVersionFactory, PlanFactory, ServerFactory
@@ -486,6 +487,16 @@ def test_the_meter_reads_no_more_rates_than_there_are_hours_in_what_it_counts(
     began = datetime(2026, 2, 28, 23, 0, 0, 700000, tzinfo=UTC)
     assert [rate.since for rate in read] == [began + hours * HOUR for hours in range(9 * 24 + 16)]
     assert [rate.since for rate in rates_for(server.pk, time.now, time.now)] == [time.now]
+
+
+@pytest.mark.parametrize("field", Price._fields)
+def test_a_server_or_a_rate_has_no_negative_price(shop: dict[str, Any], field: str) -> None:
+    """Guards: the check constraints of both."""
+    server = active(shop)
+    with pytest.raises(IntegrityError, match="prices_of_a_server"), transaction.atomic():
+        Server.objects.filter(pk=server.pk).update(**{field: Decimal("-0.0001")})
+    with pytest.raises(IntegrityError, match="prices_of_a_rate"), transaction.atomic():
+        server.rates.create(since=clock.now(), **{field: Decimal("-0.0001")})
 
 
 @pytest.mark.parametrize("minutes", [-1, 0, 60, 120])
