@@ -20,6 +20,7 @@ from decimal import Decimal
 from typing import NamedTuple
 
 from django.db import transaction
+from django.db.models import QuerySet
 
 from accounts import ledger
 from accounts.models import Account, CreditEntry
@@ -47,15 +48,14 @@ def meter(now: datetime | None = None) -> set[int]:
     """Charge every hour that has begun and was not charged yet.  Returns the accounts that were looked at.
 
     In transactions of one account and at most METERS_AT_ONCE × HOURS_AT_ONCE hours.
-    An account that cannot be charged is logged, and the others are.
+    A server that cannot be charged is logged, and the others are.
     """
     now = now or clock.now()
-    due = Meter.objects.filter(next_at__lte=now).values_list("server__account_id", flat=True)
-    accounts = set(due.distinct())
+    due = Meter.objects.filter(next_at__lte=now)
+    accounts = set(due.values_list("server__account_id", flat=True).distinct())
     for account_id in sorted(accounts):
         try:
-            while _charge_some(account_id, now):
-                pass
+            _charge(account_id, due.filter(server__account_id=account_id), now)
         except Exception:
             log.exception("account %s could not be charged", account_id)
     return accounts
@@ -93,15 +93,30 @@ class _Month:
         return amount
 
 
+def _charge(account_id: int, due: QuerySet[Meter], now: datetime) -> None:
+    """Charge an account; if that fails, its servers one by one, for most are not to blame."""
+    try:
+        while _charge_some(account_id, due, now):
+            pass
+        return
+    except Exception as error:
+        log.warning("account %s is charged server by server: %r", account_id, error)
+    for server_id in due.values_list("server_id", flat=True):
+        try:
+            while _charge_some(account_id, due.filter(server_id=server_id), now):
+                pass
+        except Exception:
+            log.exception("server %s could not be charged", server_id)
+
+
 @transaction.atomic
-def _charge_some(account_id: int, now: datetime) -> bool:
+def _charge_some(account_id: int, due: QuerySet[Meter], now: datetime) -> bool:
     """Charge a batch of an account's hours.  False: nothing was due.
 
     The order of locks is account, then meters: who changes a rate waits for us, and
     we for them, so that a rate is never older than an hour charged without it.
     """
     account = ledger.locked(Account(pk=account_id))
-    due = Meter.objects.filter(server__account_id=account_id, next_at__lte=now)
     meters = list(
         due.select_related("server").select_for_update(of=("self",)).order_by("next_at")[:METERS_AT_ONCE]
     )

@@ -361,16 +361,21 @@ def test_ticks_on_several_machines_at_once_charge_once(
     audited()
 
 
-def test_one_account_that_cannot_be_charged_keeps_no_other_waiting(
+def test_one_server_that_cannot_be_charged_keeps_no_other_waiting(
     at: Any, shop: dict[str, Any], caplog: pytest.LogCaptureFixture
 ) -> None:
-    at("2026-03-10 12:00:00")
-    broken = ServerFactory.create()
-    Meter.objects.create(server=broken, began_at="2026-03-10 12:00:00Z", next_at="2026-03-10 12:00:00Z")
+    """Neither another account's nor its own.  Guard: the servers one by one, in ``_charge``."""
+    time = at("2026-03-10 12:00:00")
     sound = active(shop)
+    beside = create(shop, sound.account)
+    carry_out(beside)
+    for account in (AccountFactory.create(), sound.account):
+        broken = ServerFactory.create(account=account)
+        Meter.objects.create(server=broken, began_at="2026-03-10 12:00:00Z", next_at="2026-03-10 11:00:00Z")
+    time.wait(hours=60)
     meter()
-    assert charged(sound) == [A]
-    assert f"account {broken.account_id} could not be charged" in caplog.text
+    assert charged(sound) == charged(beside) == [A] * 61
+    assert f"server {broken.pk} could not be charged" in caplog.text
 
 
 def test_the_audit_looks_at_lines_of_every_month(at: Any, shop: dict[str, Any]) -> None:
