@@ -48,8 +48,9 @@ def meter(now: datetime | None = None) -> set[int]:
     """Charge every hour that has begun and was not charged yet.  Returns the accounts that were looked at.
 
     In transactions of one account and at most METERS_AT_ONCE × HOURS_AT_ONCE hours.
-    A server that cannot be charged is logged, and the others are.
+    A server that cannot be charged is logged, and the others are.  Raises ClocksDiffer.
     """
+    clock.require_agreement()
     now = now or clock.now()
     due = Meter.objects.filter(next_at__lte=now)
     accounts = set(due.values_list("server__account_id", flat=True).distinct())

@@ -246,6 +246,13 @@ def test_the_meter_charges_suspends_and_lists_what_is_suspended_for_long() -> No
     assert run("meter").splitlines()[0] == "0 accounts charged"
 
 
+def test_the_meter_refuses_while_clocks_differ(monkeypatch: pytest.MonkeyPatch) -> None:
+    hour_ago = timezone.now() - timedelta(hours=1)
+    monkeypatch.setattr(timezone, "now", lambda: hour_ago)
+
+    assert "set right" in refused("meter")
+
+
 def test_an_audit_that_finds_nothing_says_so_and_one_that_finds_something_fails() -> None:
     assert run("audit_ledger") == "Everything adds up."
 

@@ -16,7 +16,7 @@ from hypothesis import strategies as st
 
 from accounts.models import Account, CreditEntry
 from plans.models import Plan
-from servers import lifecycle, services
+from servers import lifecycle, services, tasks
 from servers.audit import findings
 from servers.metering import meter
 from servers.models import Meter, Operation, Rate, Server
@@ -413,15 +413,34 @@ def test_a_clock_that_went_back_loses_no_hour_and_charges_none_twice(at: Any, sh
     audited()
 
 
-def test_a_machine_whose_own_clock_is_wrong_charges_no_hour_to_come(
-    shop: dict[str, Any], monkeypatch: pytest.MonkeyPatch
+@pytest.mark.parametrize(("minutes", "due_in", "costs"), [(-4, 0, [A]), (4, 3, [])])
+def test_a_machine_whose_own_clock_is_a_little_wrong_charges_by_the_databases(
+    shop: dict[str, Any], monkeypatch: pytest.MonkeyPatch, minutes: int, due_in: int, costs: list[Decimal]
 ) -> None:
     """Guard: ``clock.now`` asks the database."""
     server = active(shop)
-    later = datetime.now(UTC) + 365 * DAY
-    monkeypatch.setattr("django.utils.timezone.now", lambda: later)
+    Meter.objects.update(next_at=F("began_at") + timedelta(minutes=due_in))
+    monkeypatch.setattr("django.utils.timezone.now", lambda: datetime.now(UTC) + timedelta(minutes=minutes))
     meter()
-    assert charged(server) == [A]
+    assert charged(server) == costs
+
+
+@pytest.mark.parametrize("minutes", [-6, 6, -365 * 24 * 60])
+def test_while_clocks_differ_nothing_is_charged_and_nobody_suspended(
+    shop: dict[str, Any], monkeypatch: pytest.MonkeyPatch, minutes: int
+) -> None:
+    """The database's may be the wrong one, and by it a year would be charged.
+
+    Guard: ``require_agreement`` in ``meter``.  The task fails, which Celery logs.
+    """
+    server = active(shop)
+    poor = ServerFactory.create(account=AccountFactory.create(credits=-1))
+    monkeypatch.setattr("django.utils.timezone.now", lambda: datetime.now(UTC) + timedelta(minutes=minutes))
+    monkeypatch.setattr("django.conf.settings.VPS_GRACE_HOURS", 0)
+    with pytest.raises(clock.ClocksDiffer, match="until the wrong one is set right"):
+        tasks.meter()
+    assert charged(server) == []
+    assert not Operation.objects.filter(server=poor).exists()
 
 
 # What the database itself refuses.

@@ -1,6 +1,6 @@
 from typing import Any
 
-from django.core.management.base import BaseCommand
+from django.core.management.base import BaseCommand, CommandError
 
 from servers import arrears, metering
 from vpsorg import clock
@@ -15,7 +15,10 @@ class Command(BaseCommand):
     )
 
     def handle(self, *args: Any, **options: Any) -> None:
-        accounts = metering.meter()
+        try:
+            accounts = metering.meter()
+        except clock.ClocksDiffer as error:
+            raise CommandError(str(error)) from None
         arrears.settle_all(accounts)
         self.stdout.write(f"{len(accounts)} accounts charged")
         for server in (
