@@ -14,7 +14,7 @@ twice, or on two machines at once: the charges are the same.
 """
 
 import logging
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Collection, Iterator, Sequence
 from datetime import datetime
 from decimal import Decimal
 from typing import NamedTuple
@@ -27,6 +27,7 @@ from accounts.models import Account, CreditEntry
 from servers.models import Meter, Rate
 from servers.rates import HOUR, MOMENT, first_hour_from, hour_of, month_of, rates_for
 from vpsorg import clock
+from vpsorg.only_one import only_one
 
 log = logging.getLogger(__name__)
 
@@ -44,22 +45,33 @@ class Cost(NamedTuple):
     amount: Decimal
 
 
-def meter(now: datetime | None = None) -> set[int]:
-    """Charge every hour that has begun and was not charged yet.  Returns the accounts that were looked at.
+class TickUnderWay(Exception):
+    """Somebody else charges already: there is nothing to do, and to wait for it would hold a worker up."""
 
-    In transactions of one account and at most METERS_AT_ONCE × HOURS_AT_ONCE hours.
-    A server that cannot be charged is logged, and the others are.  Raises ClocksDiffer.
+
+def meter(
+    now: datetime | None = None, then: Callable[[int], object] = lambda account_id: None
+) -> Collection[int]:
+    """Charge every hour that has begun and was not charged yet; ``then`` is for each account once it is.
+
+    Returns the accounts that were looked at.  In transactions of one account and at
+    most METERS_AT_ONCE × HOURS_AT_ONCE hours.  A server that cannot be charged is
+    logged, and the others are.  Raises TickUnderWay and ClocksDiffer.
     """
     clock.require_agreement()
-    now = now or clock.now()
-    due = Meter.objects.filter(next_at__lte=now)
-    accounts = set(due.values_list("server__account_id", flat=True).distinct())
-    for account_id in sorted(accounts):
-        try:
-            _charge(account_id, due.filter(server__account_id=account_id), now)
-        except Exception:
-            log.exception("account %s could not be charged", account_id)
-    return accounts
+    with only_one("the meter") as mine:
+        if not mine:
+            raise TickUnderWay
+        now = now or clock.now()
+        due = Meter.objects.filter(next_at__lte=now)
+        accounts = sorted(set(due.values_list("server__account_id", flat=True)))
+        for account_id in accounts:
+            try:
+                _charge(account_id, due.filter(server__account_id=account_id), now)
+                then(account_id)
+            except Exception:
+                log.exception("account %s could not be charged, or not be settled", account_id)
+        return accounts
 
 
 def costs(began_at: datetime, rates: Sequence[Rate], first: datetime, last: datetime) -> Iterator[Cost]:

@@ -5,6 +5,7 @@ import json
 import struct
 import threading
 from collections.abc import Iterator
+from contextlib import nullcontext
 from datetime import timedelta
 from decimal import Decimal
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
@@ -24,6 +25,7 @@ from inventory.models import IpAddress, IpPool
 from inventory.services import claim
 from plans.models import Location, OperatingSystem, OsVersion, Plan
 from plans.selectors import versions_on_offer
+from servers import metering, tasks
 from servers.models import Meter, Rate
 from tests.factories import (
     AccountFactory,
@@ -244,6 +246,13 @@ def test_the_meter_charges_suspends_and_lists_what_is_suspended_for_long() -> No
     assert "poor@example.com, -1.00 credits" in listed
     assert CreditEntry.objects.get(kind="usage").server_id == server.pk
     assert run("meter").splitlines()[0] == "0 accounts charged"
+
+
+def test_the_meter_leaves_to_another_what_that_is_charging(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(metering, "only_one", lambda what: nullcontext(False))
+
+    assert run("meter") == "Another tick is under way and charges what is due."
+    tasks.meter()
 
 
 def test_the_meter_refuses_while_clocks_differ(monkeypatch: pytest.MonkeyPatch) -> None:

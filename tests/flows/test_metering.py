@@ -2,6 +2,7 @@
 
 from collections import defaultdict
 from collections.abc import Callable
+from contextlib import nullcontext
 from dataclasses import dataclass, field
 from datetime import UTC, datetime, timedelta
 from decimal import Decimal
@@ -16,9 +17,9 @@ from hypothesis import strategies as st
 
 from accounts.models import Account, CreditEntry
 from plans.models import Plan
-from servers import lifecycle, services, tasks
+from servers import lifecycle, metering, services, tasks
 from servers.audit import findings
-from servers.metering import meter
+from servers.metering import TickUnderWay, meter
 from servers.models import Meter, Operation, Rate, Server
 from servers.prices import Price
 from servers.rates import MOMENT, rates_for
@@ -349,16 +350,48 @@ def test_the_documented_repair_of_a_missing_charge_loses_no_other(
 
 
 def test_ticks_on_several_machines_at_once_charge_once(
-    transactional_db: None, at: Any, shop: dict[str, Any], caplog: pytest.LogCaptureFixture
+    transactional_db: None,
+    at: Any,
+    shop: dict[str, Any],
+    monkeypatch: pytest.MonkeyPatch,
+    caplog: pytest.LogCaptureFixture,
 ) -> None:
-    """Guards: the locks of account and meters in ``_charge_some``; behind both, ``one_charge_per_hour``."""
+    """Also if each took itself for the only one.
+
+    Guards: the locks of account and meters in ``_charge_some``; behind both, ``one_charge_per_hour``.
+    """
+    monkeypatch.setattr(metering, "only_one", lambda what: nullcontext(True))
     time = at("2026-03-10 12:00:00")
     servers = [active(shop, backups_enabled=True) for _ in range(3)]
     time.wait(hours=60)
     at_once(6, meter)
     assert [charged(server) for server in servers] == [[A] * 61] * 3
-    assert "could not be charged" not in caplog.text, "each waited for its turn"
+    assert "charged" not in caplog.text, "each waited for its turn"
     audited()
+
+
+def test_while_a_tick_is_under_way_another_leaves_at_once(
+    transactional_db: None, at: Any, shop: dict[str, Any]
+) -> None:
+    """Each account is settled as soon as it is charged.  Guard: ``if not mine`` in ``meter``."""
+    at("2026-03-10 12:00:00")
+    servers = [active(shop) for _ in range(2)]
+    seen = []
+
+    def leaves() -> bool:
+        try:
+            meter()
+        except TickUnderWay:
+            return True
+        return False
+
+    def then(account_id: int) -> None:
+        seen.append((account_id, CreditEntry.objects.filter(kind="usage").count(), at_once(1, leaves)))
+
+    meter(then=then)
+    first, second = sorted(server.account_id for server in servers)
+    assert seen == [(first, 1, [True]), (second, 2, [True])]
+    assert at_once(1, leaves) == [False], "the next one finds it free"
 
 
 def test_one_server_that_cannot_be_charged_keeps_no_other_waiting(
