@@ -579,6 +579,24 @@ def test_servers_from_before_are_charged_from_now_on_at_the_price_of_now(transac
                 account_id=account.pk, plan_id=plan.pk, os_version_id=system.pk, name=name, hostname=name,
                 location_id=LocationFactory.create().pk, status=status, backups_enabled=backups,
             )
+@pytest.mark.parametrize(
+    "deed",
+    [
+        lambda meters: meters.update(began_at=F("began_at") + MOMENT),
+        lambda meters: meters.update(server=ServerFactory.create()),
+        lambda meters: meters.delete(),
+    ],
+    ids=["beginning", "server", "removal"],
+)
+def test_a_meter_stays_and_counts_from_the_same_moment(
+    shop: dict[str, Any], deed: Callable[[Any], None]
+) -> None:
+    """Guard: the trigger ``hours_of_a_meter_stay``."""
+    active(shop)
+    with pytest.raises(IntegrityError, match="from the same moment"), transaction.atomic():
+        deed(Meter.objects.all())
+
+
             for name, status, backups in (
                 ("runs", "active", True), ("stands", "stopped", False), ("failed", "error", False),
             )
