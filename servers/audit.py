@@ -11,7 +11,8 @@ from django.db.models import Exists, F, OuterRef, Sum
 from accounts.models import Account, CreditEntry
 from servers.metering import costs
 from servers.models import Meter, Rate, Server
-from servers.rates import HOUR, MOMENT, month_of, rates_for
+from servers.prices import FREE, Price
+from servers.rates import HOUR, MOMENT, month_of, price_now, rates_for
 from vpsorg import clock
 
 LATE = timedelta(hours=2)
@@ -29,14 +30,18 @@ class Finding(NamedTuple):
 
 
 def findings() -> Iterator[Finding]:
-    """Balances against the sums of their lines, and charges against what the rates say.
+    """Balances against the sums of their lines, charges against rates, rates against what servers cost now.
 
     ``balance_differs``, ``charge_missing``, ``charge_unfounded``, ``charge_differs``,
-    ``charge_of_stranger``, ``metering_late``.
+    ``charge_of_stranger``, ``meter_missing``, ``meter_stopped``, ``rate_differs``,
+    ``metering_late``.
     """
     yield from _balances()
+    yield from _unmetered()
+    yield from _rates()
     put_right = _put_right()
-    for server_id in Meter.objects.order_by("server_id").values_list("server_id", flat=True):
+    with_rates = Meter.objects.filter(Exists(Rate.objects.filter(server=OuterRef("server"))))
+    for server_id in with_rates.order_by("server_id").values_list("server_id", flat=True):
         yield from _charges(server_id, put_right)
     yield from _strangers(put_right)
     yield from _late(clock.now())
@@ -48,6 +53,31 @@ def _balances() -> Iterator[Finding]:
         yield Finding(
             "balance_differs", f"account {account.email}", f"{account.balance}, its lines {account.sum}"
         )
+
+
+def _unmetered() -> Iterator[Finding]:
+    has_rate = Exists(Rate.objects.filter(server=OuterRef("pk")))
+    for server in Server.objects.exclude(has_rate, meter__isnull=False).order_by("pk").iterator():
+        if price_now(server) != FREE:
+            what = f"is {server.status}, costs {price_now(server).hourly} an hour, and is not metered"
+            yield Finding("meter_missing", f"server {server.pk}", what)
+    stopped = Meter.objects.filter(next_at=None, server__deleted_at=None)
+    for one in stopped.order_by("server_id"):
+        yield Finding("meter_stopped", f"server {one.server_id}", "is there, and not charged any more")
+
+
+def _rates() -> Iterator[Finding]:
+    """Whatever is under way: a rate is written in the transaction that changes what a server costs."""
+    newest = Rate.objects.order_by("server_id", "-since").distinct("server_id").select_related("server")
+    for rate in newest.iterator():
+        now = price_now(rate.server)
+        if rate.price != now:
+            what = f"costs {_told(now)}, its rate says {_told(rate.price)}"
+            yield Finding("rate_differs", f"server {rate.server_id}", what)
+
+
+def _told(price: Price) -> str:
+    return ", ".join(f"{field} {amount}" for field, amount in price._asdict().items())
 
 
 def _charges(server_id: int, put_right: PutRight) -> Iterator[Finding]:
@@ -90,10 +120,11 @@ def _charges_of_month(server_id: int, month: datetime, put_right: PutRight) -> l
 
 
 def _counted_until(one: Meter) -> datetime:
-    """Behind it no line is looked for.  An hour that the clock went back over may be charged already."""
-    if one.next_at is None:
-        return Rate.objects.filter(server_id=one.server_id).latest("since").since
-    return max(clock.now(), one.next_at - HOUR)
+    """Until when its rates say what there is.  Where the clock went back, hours to come are charged."""
+    if one.next_at is not None:
+        return max(clock.now(), one.next_at - HOUR)
+    last = Rate.objects.filter(server_id=one.server_id).latest("since")
+    return last.since if last.price == FREE else clock.now()
 
 
 def _month_after(month: datetime) -> datetime:

@@ -26,7 +26,7 @@ def record_rate(server_id: int) -> None:
     The caller's transaction has written the server's row, and so holds its lock.
     The first rate starts the server's meter.
     """
-    price = _price_now(Server.objects.get(pk=server_id))
+    price = price_now(Server.objects.get(pk=server_id))
     meter = Meter.objects.select_for_update().filter(server_id=server_id).first()
     if meter is None:
         if price != FREE:
@@ -55,7 +55,8 @@ def rates_for(server_id: int, first: datetime, last: datetime) -> list[Rate]:
     return list(until.filter(since__gte=Coalesce(before, Value(month))).order_by("since"))
 
 
-def _price_now(server: Server) -> Price:
+def price_now(server: Server) -> Price:
+    """What a server costs in the status that it is in."""
     return FREE if server.status in FREE_STATUSES else server.price
 
 

@@ -266,13 +266,14 @@ def test_an_audit_that_finds_nothing_says_so_and_one_that_finds_something_fails(
     assert run("audit_ledger") == "Everything adds up."
 
     began = timezone.now() - timedelta(days=1)
-    Meter.objects.create(server=ServerFactory.create(), began_at=began, next_at=began)
-    Rate.objects.create(server=Meter.objects.get().server, since=began, price_hourly=Decimal(1))
+    server = ServerFactory.create()
+    Meter.objects.create(server=server, began_at=began, next_at=began)
+    Rate.objects.create(server=server, since=began, **server.price._asdict())
     out = StringIO()
     with pytest.raises(CommandError) as error:
         call_command("audit_ledger", stdout=out)
     assert error.value.returncode == 1
-    assert out.getvalue().startswith(f"metering_late server {Meter.objects.get().server_id}: ")
+    assert out.getvalue().startswith(f"metering_late server {server.pk}: ")
 
 
 # load_catalogue.

@@ -345,7 +345,8 @@ def test_the_documented_repair_of_a_missing_charge_loses_no_other(
     time.wait(hours=2)
     meter()
     assert charged(server) == [A] * 6
-    assert {line.hour.microsecond for line in CreditEntry.objects.filter(kind="usage")} == {654321}
+    hours = CreditEntry.objects.filter(kind="usage").values_list("hour", flat=True)
+    assert {hour.microsecond for hour in hours if hour} == {654321}
     assert Meter.objects.get().next_at == datetime(2026, 3, 10, 18, 0, 0, 654321, tzinfo=UTC)
 
 
@@ -427,6 +428,39 @@ def test_the_audit_looks_at_lines_of_every_month(at: Any, shop: dict[str, Any]) 
         ("charge_unfounded", "usage of 2020"),
         ("charge_unfounded", "usage of 2040"),
     ]
+
+
+def test_the_audit_names_servers_that_are_charged_nothing_or_something_else(
+    at: Any, shop: dict[str, Any]
+) -> None:
+    """Guards: ``_unmetered`` and ``_rates``.  One that is only ordered, or suspended, needs no meter."""
+    time = at("2026-03-10 12:00:00")
+    stopped, dear, deleted, suspended, free = (active(shop) for _ in range(5))
+    create(shop, stopped.account)
+    carry_out(suspended, K.SUSPEND)
+    lifecycle.request(free, K.SUSPEND, requested_by="a test")
+    services.delete_server(server=deleted, requested_by="a test")
+    time.wait(hours=2)
+    meter()
+    audited()
+    without = ServerFactory.create()
+    unrated = ServerFactory.create()
+    ServerFactory.create(status="suspended")
+    Meter.objects.create(server=unrated, began_at=time.now, next_at=time.now)
+    Meter.objects.filter(server=stopped).update(next_at=None)
+    Server.objects.filter(pk=dear.pk).update(price_hourly=1)
+    Server.objects.filter(pk=free.pk).update(status="active", price_hourly=0, price_monthly=0)
+    assert [(finding.code, finding.about) for finding in findings()] == [
+        ("meter_missing", f"server {without.pk}"),
+        ("meter_missing", f"server {unrated.pk}"),
+        ("meter_stopped", f"server {stopped.pk}"),
+        ("rate_differs", f"server {dear.pk}"),
+        ("rate_differs", f"server {free.pk}"),
+    ]
+    Meter.objects.filter(server=stopped).update(next_at=F("began_at"))
+    time.wait(hours=2)
+    meter()
+    assert charged(stopped) == [A] * 5, "what the documentation says to do"
 
 
 # Clocks.
@@ -546,6 +580,24 @@ def test_the_meter_reads_no_more_rates_than_there_are_hours_in_what_it_counts(
     assert [rate.since for rate in rates_for(server.pk, time.now, time.now)] == [time.now]
 
 
+@pytest.mark.parametrize(
+    "deed",
+    [
+        lambda meters: meters.update(began_at=F("began_at") + MOMENT),
+        lambda meters: meters.update(server=ServerFactory.create()),
+        lambda meters: meters.delete(),
+    ],
+    ids=["beginning", "server", "removal"],
+)
+def test_a_meter_stays_and_counts_from_the_same_moment(
+    shop: dict[str, Any], deed: Callable[[Any], None]
+) -> None:
+    """Guard: the trigger ``hours_of_a_meter_stay``."""
+    active(shop)
+    with pytest.raises(IntegrityError, match="from the same moment"), transaction.atomic():
+        deed(Meter.objects.all())
+
+
 @pytest.mark.parametrize("field", Price._fields)
 def test_a_server_or_a_rate_has_no_negative_price(shop: dict[str, Any], field: str) -> None:
     """Guards: the check constraints of both."""
@@ -579,24 +631,6 @@ def test_servers_from_before_are_charged_from_now_on_at_the_price_of_now(transac
                 account_id=account.pk, plan_id=plan.pk, os_version_id=system.pk, name=name, hostname=name,
                 location_id=LocationFactory.create().pk, status=status, backups_enabled=backups,
             )
-@pytest.mark.parametrize(
-    "deed",
-    [
-        lambda meters: meters.update(began_at=F("began_at") + MOMENT),
-        lambda meters: meters.update(server=ServerFactory.create()),
-        lambda meters: meters.delete(),
-    ],
-    ids=["beginning", "server", "removal"],
-)
-def test_a_meter_stays_and_counts_from_the_same_moment(
-    shop: dict[str, Any], deed: Callable[[Any], None]
-) -> None:
-    """Guard: the trigger ``hours_of_a_meter_stay``."""
-    active(shop)
-    with pytest.raises(IntegrityError, match="from the same moment"), transaction.atomic():
-        deed(Meter.objects.all())
-
-
             for name, status, backups in (
                 ("runs", "active", True), ("stands", "stopped", False), ("failed", "error", False),
             )
@@ -787,7 +821,7 @@ def _happens_to(
         services.delete_server(server=server, requested_by="a test")
         life.status = "deleted"
     elif what == "set back":
-        meter = Meter.objects.filter(server=server).exclude(next_at=None).first()
-        if meter is not None:
-            back = hourly * timedelta(minutes=1)
-            Meter.objects.filter(pk=meter.pk).update(next_at=(meter.next_at - back).replace(microsecond=0))
+        one = Meter.objects.filter(server=server).first()
+        if one is not None and one.next_at is not None:
+            back = one.next_at - timedelta(minutes=hourly)
+            Meter.objects.filter(pk=one.pk).update(next_at=back.replace(microsecond=0))
