@@ -4,6 +4,7 @@ from uuid import uuid4
 
 from django.core.validators import MinValueValidator, RegexValidator
 from django.db import models
+from django.db.models import Q
 
 
 class Location(models.Model):
@@ -34,12 +35,22 @@ class Plan(models.Model):
     disk_gib = models.PositiveIntegerField(validators=[MinValueValidator(1)])
     bandwidth_gb = models.PositiveIntegerField(help_text="GB a month.")
     speed_mbps = models.PositiveIntegerField(default=1000, help_text="The network card's limit, Mbit/s.")
-    price_monthly = models.DecimalField(max_digits=10, decimal_places=2)
-    price_hourly = models.DecimalField(max_digits=10, decimal_places=4)
+    price_monthly = models.DecimalField(max_digits=10, decimal_places=2, validators=[MinValueValidator(0)])
+    price_hourly = models.DecimalField(max_digits=10, decimal_places=4, validators=[MinValueValidator(0)])
     is_active = models.BooleanField(default=True, help_text="On sale.")
 
     class Meta:
         ordering = ["id"]
+        constraints = [
+            models.CheckConstraint(
+                condition=Q(price_hourly__gt=0, price_monthly__gt=0) | Q(price_hourly=0, price_monthly=0),
+                name="both_prices_of_a_plan_or_none",
+                violation_error_message=(
+                    "The prices for an hour and for a month should both be more than 0; "
+                    "a plan that costs nothing has 0 in both."
+                ),
+            )
+        ]
 
     def __str__(self) -> str:
         return self.name

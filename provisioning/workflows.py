@@ -5,13 +5,11 @@ again.  A step that must wait does not sleep; it raises ``AskAgain`` and frees
 the worker.
 """
 
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from collections.abc import Callable
 from dataclasses import dataclass
 from functools import cached_property
 
 from django.conf import settings
-from django.db import connection
 from django.utils import timezone
 
 from provisioning import hosts
@@ -19,6 +17,7 @@ from provisioning.hypervisors.base import Hypervisor, MachineSpec
 from servers import lifecycle, services
 from servers.models import Operation, Server
 from servers.states import OperationKind, PowerState, ServerStatus
+from vpsorg.only_one import only_one
 
 ASK_TO_SHUT_DOWN_EVERY = 10  # seconds: a guest that was still booting missed the first time
 
@@ -84,7 +83,7 @@ def fetch_image(job: Job) -> None:
     if job.host.has_image(job.spec.image):
         return
     host_id = hosts.placement_of(job.server).hypervisor_id
-    with _only_one(f"image {job.spec.image.sha256} on host {host_id}") as mine:
+    with only_one(f"image {job.spec.image.sha256} on host {host_id}") as mine:
         if not mine:
             raise AskAgain(2)
         job.host.put_image(job.spec.image, settings.VPS_IMAGE_DIR / f"{job.spec.image.sha256}.qcow2")
@@ -224,16 +223,3 @@ UNDO_STEPS: dict[OperationKind, tuple[Step, ...]] = {
     K.CREATE: (remove_machine, release_claims),
     K.RESIZE: (return_claims, define, power_on_again),
 }
-
-
-@contextmanager
-def _only_one(what: str) -> Iterator[bool]:
-    """Whether this process is the only one at it.  The lock ends with the session, so death frees it."""
-    with connection.cursor() as cursor:
-        cursor.execute("SELECT pg_try_advisory_lock(hashtextextended(%s, 0))", [what])
-        (mine,) = cursor.fetchone()
-        try:
-            yield mine
-        finally:
-            if mine:
-                cursor.execute("SELECT pg_advisory_unlock(hashtextextended(%s, 0))", [what])

@@ -1,7 +1,7 @@
 """Counts everything again and says what does not add up, with codes that never change."""
 
 from collections.abc import Iterator
-from datetime import datetime, timedelta
+from datetime import UTC, datetime, timedelta
 from decimal import Decimal
 from typing import Any, NamedTuple
 
@@ -11,7 +11,8 @@ from django.db.models import Exists, F, OuterRef, Sum
 from accounts.models import Account, CreditEntry
 from servers.metering import costs
 from servers.models import Meter, Rate, Server
-from servers.rates import HOUR
+from servers.prices import FREE, Price
+from servers.rates import HOUR, MOMENT, month_of, price_now, rates_for
 from vpsorg import clock
 
 LATE = timedelta(hours=2)
@@ -29,15 +30,19 @@ class Finding(NamedTuple):
 
 
 def findings() -> Iterator[Finding]:
-    """Balances against the sums of their lines, and charges against what the rates say.
+    """Balances against the sums of their lines, charges against rates, rates against what servers cost now.
 
     ``balance_differs``, ``charge_missing``, ``charge_unfounded``, ``charge_differs``,
-    ``charge_of_stranger``, ``metering_late``.
+    ``charge_of_stranger``, ``meter_missing``, ``meter_stopped``, ``rate_differs``,
+    ``metering_late``.
     """
     yield from _balances()
+    yield from _unmetered()
+    yield from _rates()
     put_right = _put_right()
-    for meter_id in Meter.objects.order_by("server_id").values_list("pk", flat=True):
-        yield from _charges(meter_id, put_right)
+    with_rates = Meter.objects.filter(Exists(Rate.objects.filter(server=OuterRef("server"))))
+    for server_id in with_rates.order_by("server_id").values_list("server_id", flat=True):
+        yield from _charges(server_id, put_right)
     yield from _strangers(put_right)
     yield from _late(clock.now())
 
@@ -50,26 +55,80 @@ def _balances() -> Iterator[Finding]:
         )
 
 
+def _unmetered() -> Iterator[Finding]:
+    has_rate = Exists(Rate.objects.filter(server=OuterRef("pk")))
+    for server in Server.objects.exclude(has_rate, meter__isnull=False).order_by("pk").iterator():
+        if price_now(server) != FREE:
+            what = f"is {server.status}, costs {price_now(server).hourly} an hour, and is not metered"
+            yield Finding("meter_missing", f"server {server.pk}", what)
+    stopped = Meter.objects.filter(next_at=None, server__deleted_at=None)
+    for one in stopped.order_by("server_id"):
+        yield Finding("meter_stopped", f"server {one.server_id}", "is there, and not charged any more")
+
+
+def _rates() -> Iterator[Finding]:
+    """Whatever is under way: a rate is written in the transaction that changes what a server costs."""
+    newest = Rate.objects.order_by("server_id", "-since").distinct("server_id").select_related("server")
+    for rate in newest.iterator():
+        now = price_now(rate.server)
+        if rate.price != now:
+            what = f"costs {_told(now)}, its rate says {_told(rate.price)}"
+            yield Finding("rate_differs", f"server {rate.server_id}", what)
+
+
+def _told(price: Price) -> str:
+    return ", ".join(f"{field} {amount}" for field, amount in price._asdict().items())
+
+
+def _charges(server_id: int, put_right: PutRight) -> Iterator[Finding]:
+    """What of one server's lines is not what its rates say, month by month."""
+    one = Meter.objects.get(server_id=server_id)
+    lines = CHARGES.filter(server_id=server_id)
+    months = set(lines.datetimes("hour", "month", tzinfo=UTC))
+    month, until = month_of(one.began_at), _counted_until(one)
+    while month <= until:
+        months.add(month)
+        month = _month_after(month)
+    for month in sorted(months):
+        yield from _charges_of_month(server_id, month, put_right)
+
+
 @transaction.atomic
-def _charges(meter_id: int, put_right: PutRight) -> list[Finding]:
-    """What of one server's lines is not what its rates say.  The meter waits meanwhile."""
-    one = Meter.objects.select_for_update().get(pk=meter_id)
-    rates = list(Rate.objects.filter(server_id=one.server_id).order_by("since"))
-    until = one.next_at - HOUR if one.next_at else rates[-1].since
+def _charges_of_month(server_id: int, month: datetime, put_right: PutRight) -> list[Finding]:
+    """The meter waits meanwhile."""
+    one = Meter.objects.select_for_update().get(server_id=server_id)
+    end = _month_after(month) - MOMENT
+    until = min(end, _counted_until(one))
+    rates = rates_for(server_id, month, until)
     due: dict[Any, Decimal] = {
-        (cost.hour, cost.kind.value): cost.amount for cost in costs(one.began_at, rates, one.began_at, until)
+        (cost.hour, cost.kind.value): cost.amount for cost in costs(one.began_at, rates, month, until)
     }
-    lines = {(line.hour, line.kind): line for line in CHARGES.filter(server_id=one.server_id)}
+    of_month = CHARGES.filter(server_id=server_id, hour__gte=month, hour__lte=end)
+    lines = {(line.hour, line.kind): line for line in of_month}
     found = []
     for key in sorted({*due, *lines}):
         wanted, line = due.get(key, Decimal(0)), lines.get(key)
+        if not line and one.next_at and key[0] >= one.next_at:
+            continue  # the meter has not come to it yet, or comes again
         paid = _paid(line, put_right) if line else Decimal(0)
         if wanted != paid:
             code = "charge_missing" if not line else "charge_differs" if wanted else "charge_unfounded"
-            what = f"{key[1]} of {key[0]:%Y-%m-%d %H:%M:%S} is {paid}, should be {wanted}"
+            what = f"{key[1]} of {key[0].isoformat()} is {paid}, should be {wanted}"
             number = f" (line {line.pk})" if line else ""
-            found.append(Finding(code, f"server {one.server_id}", what + number))
+            found.append(Finding(code, f"server {server_id}", what + number))
     return found
+
+
+def _counted_until(one: Meter) -> datetime:
+    """Until when its rates say what there is.  Where the clock went back, hours to come are charged."""
+    if one.next_at is not None:
+        return max(clock.now(), one.next_at - HOUR)
+    last = Rate.objects.filter(server_id=one.server_id).latest("since")
+    return last.since if last.price == FREE else clock.now()
+
+
+def _month_after(month: datetime) -> datetime:
+    return month_of(month + timedelta(days=31))
 
 
 def _strangers(put_right: PutRight) -> Iterator[Finding]:

@@ -14,18 +14,20 @@ twice, or on two machines at once: the charges are the same.
 """
 
 import logging
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Collection, Iterator, Sequence
 from datetime import datetime
 from decimal import Decimal
 from typing import NamedTuple
 
 from django.db import transaction
+from django.db.models import QuerySet
 
 from accounts import ledger
 from accounts.models import Account, CreditEntry
 from servers.models import Meter, Rate
-from servers.rates import HOUR
+from servers.rates import HOUR, MOMENT, first_hour_from, hour_of, month_of, rates_for
 from vpsorg import clock
+from vpsorg.only_one import only_one
 
 log = logging.getLogger(__name__)
 
@@ -43,28 +45,39 @@ class Cost(NamedTuple):
     amount: Decimal
 
 
-def meter(now: datetime | None = None) -> set[int]:
-    """Charge every hour that has begun and was not charged yet.  Returns the accounts that were looked at.
+class TickUnderWay(Exception):
+    """Somebody else charges already: there is nothing to do, and to wait for it would hold a worker up."""
 
-    In transactions of one account and at most METERS_AT_ONCE × HOURS_AT_ONCE hours.
-    An account that cannot be charged is logged, and the others are.
+
+def meter(
+    now: datetime | None = None, then: Callable[[int], object] = lambda account_id: None
+) -> Collection[int]:
+    """Charge every hour that has begun and was not charged yet; ``then`` is for each account once it is.
+
+    Returns the accounts that were looked at.  In transactions of one account and at
+    most METERS_AT_ONCE × HOURS_AT_ONCE hours.  A server that cannot be charged is
+    logged, and the others are.  Raises TickUnderWay and ClocksDiffer.
     """
-    now = now or clock.now()
-    due = Meter.objects.filter(next_at__lte=now).values_list("server__account_id", flat=True)
-    accounts = set(due.distinct())
-    for account_id in sorted(accounts):
-        try:
-            while _charge_some(account_id, now):
-                pass
-        except Exception:
-            log.exception("account %s could not be charged", account_id)
-    return accounts
+    clock.require_agreement()
+    with only_one("the meter") as mine:
+        if not mine:
+            raise TickUnderWay
+        now = now or clock.now()
+        due = Meter.objects.filter(next_at__lte=now)
+        accounts = sorted(set(due.values_list("server__account_id", flat=True)))
+        for account_id in accounts:
+            try:
+                _charge(account_id, due.filter(server__account_id=account_id), now)
+                then(account_id)
+            except Exception:
+                log.exception("account %s could not be charged, or not be settled", account_id)
+        return accounts
 
 
 def costs(began_at: datetime, rates: Sequence[Rate], first: datetime, last: datetime) -> Iterator[Cost]:
-    """What the hours that begin from ``first`` to ``last`` cost, by all rates of a server, oldest first."""
-    hour = _first_hour_in_month_of(first, began_at)
-    month, limits, current = None, dict[CreditEntry.Kind, _Month](), -1
+    """What the hours that begin from ``first`` to ``last`` cost, by a server's rates (``rates_for`` them)."""
+    hour = first_hour_from(month_of(first), began_at)
+    month, limits, current = None, dict[CreditEntry.Kind, _Month](), 0
     while hour <= last:
         if (hour.year, hour.month) != month:
             month, limits = (hour.year, hour.month), {Kind.USAGE: _Month(), Kind.BACKUPS: _Month()}
@@ -93,29 +106,47 @@ class _Month:
         return amount
 
 
+def _charge(account_id: int, due: QuerySet[Meter], now: datetime) -> None:
+    """Charge an account; if that fails, its servers one by one, for most are not to blame."""
+    try:
+        while _charge_some(account_id, due, now):
+            pass
+        return
+    except Exception as error:
+        log.warning("account %s is charged server by server: %r", account_id, error)
+    for server_id in due.values_list("server_id", flat=True):
+        try:
+            while _charge_some(account_id, due.filter(server_id=server_id), now):
+                pass
+        except Exception:
+            log.exception("server %s could not be charged", server_id)
+
+
 @transaction.atomic
-def _charge_some(account_id: int, now: datetime) -> bool:
+def _charge_some(account_id: int, due: QuerySet[Meter], now: datetime) -> bool:
     """Charge a batch of an account's hours.  False: nothing was due.
 
     The order of locks is account, then meters: who changes a rate waits for us, and
     we for them, so that a rate is never older than an hour charged without it.
     """
     account = ledger.locked(Account(pk=account_id))
-    due = Meter.objects.filter(server__account_id=account_id, next_at__lte=now)
     meters = list(
         due.select_related("server").select_for_update(of=("self",)).order_by("next_at")[:METERS_AT_ONCE]
     )
-    rates = _rates_of(meters)
-    charges = [charge for one in meters for charge in _read(one, rates[one.server_id], now)]
+    charges = [charge for one in meters for charge in _read(one, now)]
     ledger.charge(account, _not_yet_charged(charges))
     Meter.objects.bulk_update(meters, ["next_at"])
     return bool(meters)
 
 
-def _read(one: Meter, rates: list[Rate], now: datetime) -> list[ledger.Charge]:
-    """The charges of the next hours of one meter, which moves on."""
+def _read(one: Meter, now: datetime) -> list[ledger.Charge]:
+    """The charges of the next hours of one meter, which moves on.
+
+    One that was set back by hand may stand anywhere: the hours are counted from ``began_at``.
+    """
     assert one.next_at is not None  # noqa: S101  (only those are due)
-    last = min(now, one.next_at + (HOURS_AT_ONCE - 1) * HOUR)
+    first = hour_of(one.next_at, one.began_at)
+    last = min(now, first + (HOURS_AT_ONCE - 1) * HOUR)
     found = [
         ledger.Charge(
             server_id=one.server_id,
@@ -124,10 +155,11 @@ def _read(one: Meter, rates: list[Rate], now: datetime) -> list[ledger.Charge]:
             amount=cost.amount,
             reason=f"{one.server.name}: {'backups' if cost.kind == Kind.BACKUPS else 'an hour'}",
         )
-        for cost in costs(one.began_at, rates, one.next_at, last)
+        for cost in costs(one.began_at, rates_for(one.server_id, first, last), first, last)
     ]
-    following = one.next_at + ((last - one.next_at) // HOUR + 1) * HOUR
-    is_over = one.server.deleted_at is not None and following >= rates[-1].since
+    following = first_hour_from(last + MOMENT, one.began_at)
+    later = Rate.objects.filter(server_id=one.server_id, since__gt=following)
+    is_over = one.server.deleted_at is not None and not later.exists()
     one.next_at = None if is_over else following
     return found
 
@@ -139,16 +171,3 @@ def _not_yet_charged(charges: list[ledger.Charge]) -> list[ledger.Charge]:
     )
     known = set(lines.values_list("server_id", "hour", "kind"))
     return [charge for charge in charges if (charge.server_id, charge.hour, charge.kind) not in known]
-
-
-def _rates_of(meters: Sequence[Meter]) -> dict[int, list[Rate]]:
-    rates: dict[int, list[Rate]] = {one.server_id: [] for one in meters}
-    for rate in Rate.objects.filter(server_id__in=list(rates)).order_by("since"):
-        rates[rate.server_id].append(rate)
-    return rates
-
-
-def _first_hour_in_month_of(moment: datetime, began_at: datetime) -> datetime:
-    month = moment.replace(day=1, hour=0, minute=0, second=0, microsecond=0)
-    hours = max(0, -((began_at - month) // HOUR))
-    return began_at + hours * HOUR

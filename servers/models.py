@@ -33,6 +33,11 @@ def _credits(help_text: str) -> "models.DecimalField[Decimal, Decimal]":
     )
 
 
+def _not_negative(name: str) -> models.CheckConstraint:
+    """Of the four prices: a negative one would stop the meter, for it gives where a charge takes."""
+    return models.CheckConstraint(condition=Q(**{f"{field}__gte": 0 for field in Price._fields}), name=name)
+
+
 class Server(models.Model):
     """A customer's machine.
 
@@ -83,6 +88,7 @@ class Server(models.Model):
         indexes = [
             models.Index(fields=["account", "-id"], condition=Q(deleted_at=None), name="servers_of_account"),
         ]
+        constraints = [_not_negative("prices_of_a_server_are_not_negative")]
 
     def __str__(self) -> str:
         return f"{self.name} (#{self.pk})"
@@ -167,7 +173,7 @@ class Operation(models.Model):
 
 
 class Rate(models.Model):
-    """What a server costs from a moment on, until its next rate.  ``servers.rates`` adds them."""
+    """What a server costs from a moment on, until its next rate.  ``servers.rates`` writes them."""
 
     server = models.ForeignKey(Server, models.PROTECT, related_name="rates")
     since = models.DateTimeField()
@@ -178,7 +184,10 @@ class Rate(models.Model):
 
     class Meta:
         ordering = ["-since"]
-        constraints = [models.UniqueConstraint(fields=["server", "since"], name="one_rate_at_a_time")]
+        constraints = [
+            models.UniqueConstraint(fields=["server", "since"], name="one_rate_at_a_time"),
+            _not_negative("prices_of_a_rate_are_not_negative"),
+        ]
 
     def __str__(self) -> str:
         return f"{self.price.hourly} an hour since {self.since:%Y-%m-%d %H:%M}"

@@ -1,14 +1,23 @@
 """The Celery tasks of credits, by the names that others send."""
 
+import logging
+
 from celery import shared_task
 
 from servers import arrears, metering
 
+log = logging.getLogger(__name__)
+
 
 @shared_task(name="servers.meter")
 def meter() -> None:
-    """Charge what is due, and see to the accounts that it leaves short."""
-    arrears.settle_all(metering.meter())
+    """Charge what is due, and see to the accounts that it leaves short.  One tick at a time."""
+    try:
+        metering.meter(then=arrears.settle)
+    except metering.TickUnderWay:
+        log.info("the tick before is still under way")
+    else:
+        arrears.settle_all()
 
 
 @shared_task(name="servers.settle")

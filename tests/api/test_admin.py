@@ -8,7 +8,7 @@ from typing import Any
 import pytest
 from django.contrib.admin import site
 from django.contrib.auth.models import Group, Permission, User
-from django.db import connection
+from django.db import IntegrityError, connection, transaction
 from django.db.models import Model
 from django.test import Client
 from django.test.utils import CaptureQueriesContext
@@ -20,6 +20,7 @@ from accounts.admin import AccountAdmin
 from accounts.models import Account, ApiToken, CreditEntry, IdempotentAnswer, SshKey
 from accounts.services import issue_token
 from inventory.models import IpAddress, IpPool, Placement
+from plans.models import Plan
 from servers.models import Meter, Operation, Rate, Server
 from servers.states import OperationStatus, ServerStatus
 from tests.api.conftest import Broker
@@ -434,3 +435,23 @@ def test_an_account_is_closed_and_never_deleted(admin_client: Client) -> None:
         admin_client.post(f"/admin/accounts/account/{account.pk}/delete/", {"post": "yes"}).status_code == 403
     )
     assert Account.objects.exists()
+
+
+@pytest.mark.parametrize(("hourly", "monthly"), [("-0.01", "5"), ("0.01", "-5"), ("0.01", "0"), ("0", "5")])
+def test_a_price_that_would_stop_the_meter_or_charge_nothing_is_refused(
+    admin_client: Client, hourly: str, monthly: str
+) -> None:
+    """Guards: the validators and ``both_prices_of_a_plan_or_none``; the latter also without a form."""
+    plan = PlanFactory.create()
+    fields = ("name", "slug", "vcpus", "memory_mib", "disk_gib", "bandwidth_gb", "speed_mbps")
+    told = {field: getattr(plan, field) for field in fields}
+    prices = {"price_hourly": hourly, "price_monthly": monthly}
+
+    answer = admin_client.post(page(Plan, "change", plan.pk), told | prices)
+
+    assert (answer.status_code, bool(answer.context["adminform"].form.errors)) == (200, True)
+    with pytest.raises(IntegrityError, match="both_prices_of_a_plan_or_none"), transaction.atomic():
+        Plan.objects.update(**prices)
+    assert admin_client.post(page(Plan, "change", plan.pk), told | {"price_hourly": 1, "price_monthly": 9})
+    plan.refresh_from_db()
+    assert plan.price_monthly == 9

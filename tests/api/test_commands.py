@@ -5,6 +5,7 @@ import json
 import struct
 import threading
 from collections.abc import Iterator
+from contextlib import nullcontext
 from datetime import timedelta
 from decimal import Decimal
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
@@ -24,6 +25,7 @@ from inventory.models import IpAddress, IpPool
 from inventory.services import claim
 from plans.models import Location, OperatingSystem, OsVersion, Plan
 from plans.selectors import versions_on_offer
+from servers import metering, tasks
 from servers.models import Meter, Rate
 from tests.factories import (
     AccountFactory,
@@ -246,17 +248,32 @@ def test_the_meter_charges_suspends_and_lists_what_is_suspended_for_long() -> No
     assert run("meter").splitlines()[0] == "0 accounts charged"
 
 
+def test_the_meter_leaves_to_another_what_that_is_charging(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(metering, "only_one", lambda what: nullcontext(False))
+
+    assert run("meter") == "Another tick is under way and charges what is due."
+    tasks.meter()
+
+
+def test_the_meter_refuses_while_clocks_differ(monkeypatch: pytest.MonkeyPatch) -> None:
+    hour_ago = timezone.now() - timedelta(hours=1)
+    monkeypatch.setattr(timezone, "now", lambda: hour_ago)
+
+    assert "set right" in refused("meter")
+
+
 def test_an_audit_that_finds_nothing_says_so_and_one_that_finds_something_fails() -> None:
     assert run("audit_ledger") == "Everything adds up."
 
     began = timezone.now() - timedelta(days=1)
-    Meter.objects.create(server=ServerFactory.create(), began_at=began, next_at=began)
-    Rate.objects.create(server=Meter.objects.get().server, since=began, price_hourly=Decimal(1))
+    server = ServerFactory.create()
+    Meter.objects.create(server=server, began_at=began, next_at=began)
+    Rate.objects.create(server=server, since=began, **server.price._asdict())
     out = StringIO()
     with pytest.raises(CommandError) as error:
         call_command("audit_ledger", stdout=out)
     assert error.value.returncode == 1
-    assert out.getvalue().startswith(f"metering_late server {Meter.objects.get().server_id}: ")
+    assert out.getvalue().startswith(f"metering_late server {server.pk}: ")
 
 
 # load_catalogue.
@@ -338,6 +355,10 @@ def test_a_row_is_brought_up_to_date_by_its_id(tmp_path: Path) -> None:
         ({"plans": [plan(vcpus=0)]}, "plans, row 1: vcpus"),
         ({"plans": [plan(memory_mib=10**30)]}, "plans, row 1: memory_mib"),
         ({"plans": [plan(price_hourly="free")]}, "plans, row 1: price_hourly"),
+        ({"plans": [plan(price_hourly="-0.01")]}, "plans, row 1: price_hourly: Ensure this value is greater"),
+        ({"plans": [plan(price_monthly="-5")]}, "plans, row 1: price_monthly: Ensure this value is greater"),
+        ({"plans": [plan(price_monthly="0")]}, "plans, row 1: The prices for an hour and for a month should"),
+        ({"plans": [plan(price_hourly="0.0000")]}, "plans, row 1: The prices for an hour and for a month"),
         ({"locations": [{"id": 1, "code": "us west", "name": "x"}]}, "locations, row 1: code"),
         (
             {"os_versions": [{"id": 1, "operating_system_id": 9, "name": "x"}]},
@@ -352,6 +373,12 @@ def test_a_catalogue_that_is_wrong_is_refused_as_a_whole(tmp_path: Path, content
     assert named in refused("load_catalogue", catalogue(tmp_path, content))
     assert not OperatingSystem.objects.exists()
     assert not Plan.objects.exists()
+
+
+def test_a_plan_may_cost_nothing(tmp_path: Path) -> None:
+    run("load_catalogue", catalogue(tmp_path, {"plans": [plan(price_hourly="0", price_monthly="0")]}))
+
+    assert Plan.objects.get().price_hourly == 0
 
 
 @pytest.mark.parametrize("content", [None, b"\xff\xfe"])

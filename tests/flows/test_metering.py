@@ -2,6 +2,7 @@
 
 from collections import defaultdict
 from collections.abc import Callable
+from contextlib import nullcontext
 from dataclasses import dataclass, field
 from datetime import UTC, datetime, timedelta
 from decimal import Decimal
@@ -11,14 +12,17 @@ import hypothesis
 import pytest
 from django.db import IntegrityError, connection, transaction
 from django.db.migrations.executor import MigrationExecutor
+from django.db.models import F
 from hypothesis import strategies as st
 
 from accounts.models import Account, CreditEntry
 from plans.models import Plan
-from servers import lifecycle, services
+from servers import lifecycle, metering, services, tasks
 from servers.audit import findings
-from servers.metering import meter
+from servers.metering import TickUnderWay, meter
 from servers.models import Meter, Operation, Rate, Server
+from servers.prices import Price
+from servers.rates import MOMENT, rates_for
 from servers.states import OPEN_OPERATION, OperationKind, PowerState, ServerStatus
 from tests.factories import AccountFactory, LocationFactory, OsVersionFactory, PlanFactory, ServerFactory
 from tests.flows.test_operations import at_once
@@ -73,19 +77,32 @@ def begun(server: Server) -> Operation:
     return operation
 
 
-def carry_out(server: Server, kind: OperationKind | None = None, **wanted: Any) -> None:
+def carry_out(
+    server: Server,
+    kind: OperationKind | None = None,
+    *,
+    meanwhile: Callable[[], object] = lambda: None,
+    **wanted: Any,
+) -> None:
     """Ask for it, unless it is asked for already, and let it succeed."""
     if kind is not None:
         lifecycle.request(server, kind, requested_by="a test", **wanted)
+    meanwhile()
     operation = begun(server)
     if operation.kind == K.RESIZE:
         lifecycle.adopt(operation)
     lifecycle.succeed(operation)
 
 
-def fails(server: Server, kind: OperationKind | None, power: PowerState) -> None:
+def fails(
+    server: Server,
+    kind: OperationKind | None,
+    power: PowerState,
+    meanwhile: Callable[[], object] = lambda: None,
+) -> None:
     if kind is not None:
         lifecycle.request(server, kind, requested_by="a test")
+    meanwhile()
     lifecycle.fail(begun(server), power)
 
 
@@ -303,29 +320,147 @@ def test_a_meter_that_was_set_back_charges_nothing_again(at: Any, shop: dict[str
     assert (charged(server), len(charged(server, "backups"))) == ([A] * 4, 4)
 
 
-def test_ticks_on_several_machines_at_once_charge_once(
-    transactional_db: None, at: Any, shop: dict[str, Any], caplog: pytest.LogCaptureFixture
+@pytest.mark.parametrize("minutes", [0, 5, -180])
+def test_the_documented_repair_of_a_missing_charge_loses_no_other(
+    at: Any, shop: dict[str, Any], minutes: int
 ) -> None:
-    """Guards: the locks of account and meters in ``_charge_some``; behind both, ``one_charge_per_hour``."""
+    """The bookmark is set to the second that was printed, or near it; the hours stay where they are.
+
+    Guard: ``hour_of`` in ``_read``.  The audit, asked meanwhile, calls no line that is right unfounded.
+    """
+    time = at("2026-03-10 12:00:00.654321")
+    server = active(shop)
+    time.wait(hours=3, minutes=1)
+    meter()
+    with connection.cursor() as sql:
+        sql.execute("SET CONSTRAINTS ALL IMMEDIATE")
+        sql.execute("ALTER TABLE accounts_creditentry DISABLE TRIGGER ledger_is_append_only")
+        CreditEntry.objects.filter(kind="usage", hour__hour=13).delete()
+        sql.execute("ALTER TABLE accounts_creditentry ENABLE TRIGGER ledger_is_append_only")
+    missing = next(finding for finding in findings() if finding.code == "charge_missing")
+    assert "of 2026-03-10T13:00:00.654321+00:00 is 0" in missing.what
+    set_to = datetime(2026, 3, 10, 13, tzinfo=UTC) + timedelta(minutes=minutes)
+    Meter.objects.update(next_at=set_to)
+    assert {finding.code for finding in findings()} <= {"balance_differs", "metering_late", "charge_missing"}
+    time.wait(hours=2)
+    meter()
+    assert charged(server) == [A] * 6
+    hours = CreditEntry.objects.filter(kind="usage").values_list("hour", flat=True)
+    assert {hour.microsecond for hour in hours if hour} == {654321}
+    assert Meter.objects.get().next_at == datetime(2026, 3, 10, 18, 0, 0, 654321, tzinfo=UTC)
+
+
+def test_ticks_on_several_machines_at_once_charge_once(
+    transactional_db: None,
+    at: Any,
+    shop: dict[str, Any],
+    monkeypatch: pytest.MonkeyPatch,
+    caplog: pytest.LogCaptureFixture,
+) -> None:
+    """Also if each took itself for the only one.
+
+    Guards: the locks of account and meters in ``_charge_some``; behind both, ``one_charge_per_hour``.
+    """
+    monkeypatch.setattr(metering, "only_one", lambda what: nullcontext(True))
     time = at("2026-03-10 12:00:00")
     servers = [active(shop, backups_enabled=True) for _ in range(3)]
     time.wait(hours=60)
     at_once(6, meter)
     assert [charged(server) for server in servers] == [[A] * 61] * 3
-    assert "could not be charged" not in caplog.text, "each waited for its turn"
+    assert "charged" not in caplog.text, "each waited for its turn"
     audited()
 
 
-def test_one_account_that_cannot_be_charged_keeps_no_other_waiting(
+def test_while_a_tick_is_under_way_another_leaves_at_once(
+    transactional_db: None, at: Any, shop: dict[str, Any]
+) -> None:
+    """Each account is settled as soon as it is charged.  Guard: ``if not mine`` in ``meter``."""
+    at("2026-03-10 12:00:00")
+    servers = [active(shop) for _ in range(2)]
+    seen = []
+
+    def leaves() -> bool:
+        try:
+            meter()
+        except TickUnderWay:
+            return True
+        return False
+
+    def then(account_id: int) -> None:
+        seen.append((account_id, CreditEntry.objects.filter(kind="usage").count(), at_once(1, leaves)))
+
+    meter(then=then)
+    first, second = sorted(server.account_id for server in servers)
+    assert seen == [(first, 1, [True]), (second, 2, [True])]
+    assert at_once(1, leaves) == [False], "the next one finds it free"
+
+
+def test_one_server_that_cannot_be_charged_keeps_no_other_waiting(
     at: Any, shop: dict[str, Any], caplog: pytest.LogCaptureFixture
 ) -> None:
-    at("2026-03-10 12:00:00")
-    broken = ServerFactory.create()
-    Meter.objects.create(server=broken, began_at="2026-03-10 12:00:00Z", next_at="2026-03-10 12:00:00Z")
+    """Neither another account's nor its own.  Guard: the servers one by one, in ``_charge``."""
+    time = at("2026-03-10 12:00:00")
     sound = active(shop)
+    beside = create(shop, sound.account)
+    carry_out(beside)
+    for account in (AccountFactory.create(), sound.account):
+        broken = ServerFactory.create(account=account)
+        Meter.objects.create(server=broken, began_at="2026-03-10 12:00:00Z", next_at="2026-03-10 11:00:00Z")
+    time.wait(hours=60)
     meter()
-    assert charged(sound) == [A]
-    assert f"account {broken.account_id} could not be charged" in caplog.text
+    assert charged(sound) == charged(beside) == [A] * 61
+    assert f"server {broken.pk} could not be charged" in caplog.text
+
+
+def test_the_audit_looks_at_lines_of_every_month(at: Any, shop: dict[str, Any]) -> None:
+    """Guard: the months of the lines, in ``_charges``."""
+    time = at("2026-03-10 12:00:00")
+    server = active(shop)
+    time.wait(days=60)
+    meter()
+    audited()
+    for year in (2020, 2040):
+        CreditEntry.objects.create(
+            account=server.account, kind="usage", amount=-1, server_id=server.pk, hour=f"{year}-01-01T00:00Z",
+            reason="forged", made_by="a test",
+        )  # fmt: skip
+    assert [(finding.code, finding.what[:13]) for finding in findings()] == [
+        ("charge_unfounded", "usage of 2020"),
+        ("charge_unfounded", "usage of 2040"),
+    ]
+
+
+def test_the_audit_names_servers_that_are_charged_nothing_or_something_else(
+    at: Any, shop: dict[str, Any]
+) -> None:
+    """Guards: ``_unmetered`` and ``_rates``.  One that is only ordered, or suspended, needs no meter."""
+    time = at("2026-03-10 12:00:00")
+    stopped, dear, deleted, suspended, free = (active(shop) for _ in range(5))
+    create(shop, stopped.account)
+    carry_out(suspended, K.SUSPEND)
+    lifecycle.request(free, K.SUSPEND, requested_by="a test")
+    services.delete_server(server=deleted, requested_by="a test")
+    time.wait(hours=2)
+    meter()
+    audited()
+    without = ServerFactory.create()
+    unrated = ServerFactory.create()
+    ServerFactory.create(status="suspended")
+    Meter.objects.create(server=unrated, began_at=time.now, next_at=time.now)
+    Meter.objects.filter(server=stopped).update(next_at=None)
+    Server.objects.filter(pk=dear.pk).update(price_hourly=1)
+    Server.objects.filter(pk=free.pk).update(status="active", price_hourly=0, price_monthly=0)
+    assert [(finding.code, finding.about) for finding in findings()] == [
+        ("meter_missing", f"server {without.pk}"),
+        ("meter_missing", f"server {unrated.pk}"),
+        ("meter_stopped", f"server {stopped.pk}"),
+        ("rate_differs", f"server {dear.pk}"),
+        ("rate_differs", f"server {free.pk}"),
+    ]
+    Meter.objects.filter(server=stopped).update(next_at=F("began_at"))
+    time.wait(hours=2)
+    meter()
+    assert charged(stopped) == [A] * 5, "what the documentation says to do"
 
 
 # Clocks.
@@ -345,25 +480,132 @@ def test_a_clock_that_went_back_loses_no_hour_and_charges_none_twice(at: Any, sh
     audited()
 
 
-def test_a_machine_whose_own_clock_is_wrong_charges_no_hour_to_come(
-    shop: dict[str, Any], monkeypatch: pytest.MonkeyPatch
+@pytest.mark.parametrize(("minutes", "due_in", "costs"), [(-4, 0, [A]), (4, 3, [])])
+def test_a_machine_whose_own_clock_is_a_little_wrong_charges_by_the_databases(
+    shop: dict[str, Any], monkeypatch: pytest.MonkeyPatch, minutes: int, due_in: int, costs: list[Decimal]
 ) -> None:
     """Guard: ``clock.now`` asks the database."""
     server = active(shop)
-    later = datetime.now(UTC) + 365 * DAY
-    monkeypatch.setattr("django.utils.timezone.now", lambda: later)
+    Meter.objects.update(next_at=F("began_at") + timedelta(minutes=due_in))
+    monkeypatch.setattr("django.utils.timezone.now", lambda: datetime.now(UTC) + timedelta(minutes=minutes))
     meter()
-    assert charged(server) == [A]
+    assert charged(server) == costs
+
+
+@pytest.mark.parametrize("minutes", [-6, 6, -365 * 24 * 60])
+def test_while_clocks_differ_nothing_is_charged_and_nobody_suspended(
+    shop: dict[str, Any], monkeypatch: pytest.MonkeyPatch, minutes: int
+) -> None:
+    """The database's may be the wrong one, and by it a year would be charged.
+
+    Guard: ``require_agreement`` in ``meter``.  The task fails, which Celery logs.
+    """
+    server = active(shop)
+    poor = ServerFactory.create(account=AccountFactory.create(credits=-1))
+    monkeypatch.setattr("django.utils.timezone.now", lambda: datetime.now(UTC) + timedelta(minutes=minutes))
+    monkeypatch.setattr("django.conf.settings.VPS_GRACE_HOURS", 0)
+    with pytest.raises(clock.ClocksDiffer, match="until the wrong one is set right"):
+        tasks.meter()
+    assert charged(server) == []
+    assert not Operation.objects.filter(server=poor).exists()
 
 
 # What the database itself refuses.
 
 
-@pytest.mark.parametrize("deed", [lambda rates: rates.update(price_hourly=0), lambda rates: rates.delete()])
-def test_a_rate_is_never_changed_or_removed(shop: dict[str, Any], deed: Callable[[Any], None]) -> None:
-    active(shop)
+@pytest.mark.parametrize(
+    "deed",
+    [
+        lambda newest: newest.update(price_hourly=0),
+        lambda newest: newest.delete(),
+        lambda newest: newest.update(since=newest.get().since + timedelta(minutes=30)),
+        lambda newest: newest.update(since=newest.get().since - MOMENT),
+        lambda newest: newest.update(server=ServerFactory.create(), since=newest.get().since + MOMENT),
+        lambda newest: Rate.objects.filter(backups_hourly__gt=0).update(since=F("since") + MOMENT),
+        lambda newest: (
+            Meter.objects.update(next_at=F("began_at") + 3 * HOUR)
+            and newest.update(since=newest.get().since + MOMENT)
+        ),
+    ],
+    ids=["price", "delete", "next hour", "earlier", "another's", "older one", "charged hour"],
+)
+def test_a_rate_that_an_hour_begins_with_is_never_changed_or_removed(
+    at: Any, shop: dict[str, Any], deed: Callable[[Any], None]
+) -> None:
+    """Guards: the conditions of the trigger ``rates_are_append_only``, one by one.
+
+    The rates are of 12:00, 12:30 and 13:45; the newest may be put off until the next hour begins, 14:00.
+    """
+    time = at("2026-03-10 12:00:00")
+    server = active(shop)
+    time.wait(minutes=30)
+    services.update_server(server=server, backups_enabled=True)
+    time.wait(minutes=75)
+    services.update_server(server=server, backups_enabled=False)
+    newest = Rate.objects.filter(pk=Rate.objects.latest("since").pk)
     with pytest.raises(IntegrityError, match="never changed or removed"), transaction.atomic():
-        deed(Rate.objects.all())
+        deed(newest)
+    assert newest.update(since=time.now + timedelta(minutes=15)) == 1
+
+
+def test_what_is_switched_on_and_off_within_an_hour_leaves_one_rate(at: Any, shop: dict[str, Any]) -> None:
+    """Guard: ``first_hour_from`` in ``record_rate``.  What counts is how it is when the next hour begins."""
+    time = at("2026-03-10 12:00:00.7")
+    server = active(shop)
+    for hour in range(3):
+        for toggle in range(9 + hour % 2):
+            time.wait(minutes=6)
+            services.update_server(server=server, backups_enabled=toggle % 2 == 0)
+        time.wait(minutes=60 - 6 * (9 + hour % 2))
+    assert Rate.objects.filter(server=server).count() == 4
+    time.wait(hours=1)
+    meter()
+    assert (charged(server), charged(server, "backups")) == ([A] * 5, [Decimal("0.0028")] * 3)
+    audited()
+
+
+def test_the_meter_reads_no_more_rates_than_there_are_hours_in_what_it_counts(
+    at: Any, shop: dict[str, Any]
+) -> None:
+    """Guards: both ends in ``rates_for``."""
+    time = at("2026-01-20 12:00:00.7")
+    server = active(shop)
+    prices = server.price._replace(price_hourly=A + 1)._asdict()
+    since = (time.now + hours * HOUR for hours in range(1, 90 * 24))
+    Rate.objects.bulk_create([Rate(server=server, since=moment, **prices) for moment in since])
+    first, last = (datetime(2026, 3, 10, hour, 0, 0, 700000, tzinfo=UTC) for hour in (12, 14))
+    read = rates_for(server.pk, first, last)
+    began = datetime(2026, 2, 28, 23, 0, 0, 700000, tzinfo=UTC)
+    assert [rate.since for rate in read] == [began + hours * HOUR for hours in range(9 * 24 + 16)]
+    assert [rate.since for rate in rates_for(server.pk, time.now, time.now)] == [time.now]
+
+
+@pytest.mark.parametrize(
+    "deed",
+    [
+        lambda meters: meters.update(began_at=F("began_at") + MOMENT),
+        lambda meters: meters.update(server=ServerFactory.create()),
+        lambda meters: meters.delete(),
+    ],
+    ids=["beginning", "server", "removal"],
+)
+def test_a_meter_stays_and_counts_from_the_same_moment(
+    shop: dict[str, Any], deed: Callable[[Any], None]
+) -> None:
+    """Guard: the trigger ``hours_of_a_meter_stay``."""
+    active(shop)
+    with pytest.raises(IntegrityError, match="from the same moment"), transaction.atomic():
+        deed(Meter.objects.all())
+
+
+@pytest.mark.parametrize("field", Price._fields)
+def test_a_server_or_a_rate_has_no_negative_price(shop: dict[str, Any], field: str) -> None:
+    """Guards: the check constraints of both."""
+    server = active(shop)
+    with pytest.raises(IntegrityError, match="prices_of_a_server"), transaction.atomic():
+        Server.objects.filter(pk=server.pk).update(**{field: Decimal("-0.0001")})
+    with pytest.raises(IntegrityError, match="prices_of_a_rate"), transaction.atomic():
+        server.rates.create(since=clock.now(), **{field: Decimal("-0.0001")})
 
 
 @pytest.mark.parametrize("minutes", [-1, 0, 60, 120])
@@ -449,19 +691,22 @@ def straightforward(life: Life, until: datetime) -> int:
     return sum(spent.values()) + sum(spent_for_backups.values())
 
 
-SECONDS = st.one_of(
-    st.integers(1, 7200),
-    st.integers(1, 60).map(lambda hours: hours * 3600),
-    st.integers(1, 20 * 86_400),
+WAITS = st.one_of(
+    st.integers(1, 7200).map(lambda seconds: timedelta(seconds=seconds)),
+    st.integers(1, 7200 * 10**6).map(lambda microseconds: timedelta(microseconds=microseconds)),
+    st.integers(1, 60).map(lambda hours: hours * HOUR),
+    st.integers(1, 20 * 86_400).map(lambda seconds: timedelta(seconds=seconds)),
 )
 PRICES = st.tuples(st.integers(1, 5000), st.integers(1, 3000).map(lambda cents: cents * 100))
 WHAT = [
     *("create", "create", "create fails", "resize", "resize fails", "backups", "stop", "start", "delete"),
     *("suspend", "suspend", "suspend fails", "unsuspend", "unsuspend", "reprice", "tick", "late tick"),
+    *("set back", "backups"),
 ]
 EVENTS = st.lists(
     st.tuples(
-        SECONDS,
+        WAITS,
+        WAITS,
         st.sampled_from(WHAT),
         st.integers(0, 3),
         PRICES,
@@ -470,7 +715,7 @@ EVENTS = st.lists(
     max_size=30,
 )
 BEGINNINGS = st.sampled_from(
-    ["2028-02-27 23:00:00", "2026-02-27 23:30:01", "2026-12-30 12:00:00", "2027-06-15 06:07:08"]
+    ["2028-02-27 23:00:00", "2026-02-27 23:30:01.999999", "2026-12-30 12:00:00.5", "2027-06-15 06:07:08"]
 )
 
 
@@ -485,7 +730,10 @@ BEGINNINGS = st.sampled_from(
 def test_whatever_happens_charges_are_what_the_history_says(
     at: Any, shop: dict[str, Any], begin: str, events: list[Any]
 ) -> None:
-    """Creates, resizes, stops, suspensions, deletions, prices that change, ticks missed and doubled."""
+    """Creates, resizes, stops, suspensions, deletions, prices that change.
+
+    Ticks missed, doubled, in the midst of operations; bookmarks set back to a whole second.
+    """
     with transaction.atomic():
         _happens(at(begin), shop, events)
         transaction.set_rollback(True)
@@ -495,8 +743,13 @@ def _happens(time: Clock, shop: dict[str, Any], events: list[Any]) -> None:
     account = AccountFactory.create(credits=10**9)
     plan = Plan.objects.get(pk=shop["plan_id"])
     lives: list[Life] = []
-    for seconds, what, number, (hourly, monthly) in events:
-        time.wait(seconds=seconds)
+    for before, during, what, number, (hourly, monthly) in events:
+        time.now += before
+
+        def meanwhile(during: timedelta = during) -> None:
+            time.now += during
+            meter()
+
         if what in {"tick", "late tick"}:
             meter(time.now if what == "tick" else time.now - DAY)
         elif what == "reprice":
@@ -509,12 +762,16 @@ def _happens(time: Clock, shop: dict[str, Any], events: list[Any]) -> None:
             if server is not None:
                 life = Life(server, hourly=int(plan.price_hourly * 10_000))
                 life.monthly, life.backups = int(plan.price_monthly * 10_000), number == 0
-                carry_out(server) if what == "create" else fails(server, None, PowerState.OFF)
+                if what == "create":
+                    carry_out(server, meanwhile=meanwhile)
+                else:
+                    fails(server, None, PowerState.OFF, meanwhile)
                 life.status = "active" if what == "create" else "error"
                 life.tell(time.now)
                 lives.append(life)
         elif number < len(lives):
-            _happens_to(lives[number], what, time.now, plan, hourly, monthly)
+            _happens_to(lives[number], what, meanwhile, plan, hourly, monthly)
+            lives[number].tell(time.now)
     time.wait(seconds=1)
     meter()
     meter()
@@ -529,36 +786,42 @@ def _charged_in_all(server: Server) -> int:
     return int(10_000 * (sum(charged(server)) + sum(charged(server, "backups"))))
 
 
-def _happens_to(life: Life, what: str, now: datetime, plan: Plan, hourly: int, monthly: int) -> None:
+def _happens_to(
+    life: Life, what: str, meanwhile: Callable[[], None], plan: Plan, hourly: int, monthly: int
+) -> None:
     server = life.server
     runs = life.status in {"active", "stopped"}
     if what == "resize" and runs:
         Plan.objects.update(price_hourly=Decimal(hourly) / 10_000, price_monthly=Decimal(monthly) / 10_000)
         plan.refresh_from_db()
-        carry_out(server, K.RESIZE, plan=plan)
+        carry_out(server, K.RESIZE, meanwhile=meanwhile, plan=plan)
         life.hourly, life.monthly = hourly, monthly
     elif what == "resize fails" and runs:
-        fails(server, K.RESIZE, PowerState.RUNNING if life.status == "active" else PowerState.OFF)
+        fails(server, K.RESIZE, PowerState.RUNNING if life.status == "active" else PowerState.OFF, meanwhile)
     elif what == "backups" and life.status not in {"deleted", "error"}:
         services.update_server(server=server, backups_enabled=not life.backups)
         life.backups = not life.backups
     elif what == "stop" and life.status == "active":
-        carry_out(server, K.STOP)
+        carry_out(server, K.STOP, meanwhile=meanwhile)
         life.status = "stopped"
     elif what == "start" and life.status == "stopped":
-        carry_out(server, K.START)
+        carry_out(server, K.START, meanwhile=meanwhile)
         life.status = "active"
     elif what == "suspend" and runs:
-        carry_out(server, K.SUSPEND)
+        carry_out(server, K.SUSPEND, meanwhile=meanwhile)
         life.status = "suspended"
     elif what == "suspend fails" and runs:
-        fails(server, K.SUSPEND, PowerState.UNKNOWN)
+        fails(server, K.SUSPEND, PowerState.UNKNOWN, meanwhile)
     elif what == "unsuspend" and life.status == "suspended":
-        carry_out(server, K.UNSUSPEND)
+        carry_out(server, K.UNSUSPEND, meanwhile=meanwhile)
         server.refresh_from_db()
         assert server.status in {ServerStatus.ACTIVE, ServerStatus.STOPPED}
         life.status = server.status
     elif what == "delete" and life.status != "deleted":
         services.delete_server(server=server, requested_by="a test")
         life.status = "deleted"
-    life.tell(now)
+    elif what == "set back":
+        one = Meter.objects.filter(server=server).first()
+        if one is not None and one.next_at is not None:
+            back = one.next_at - timedelta(minutes=hourly)
+            Meter.objects.filter(pk=one.pk).update(next_at=back.replace(microsecond=0))

@@ -1,6 +1,6 @@
 from typing import Any
 
-from django.core.management.base import BaseCommand
+from django.core.management.base import BaseCommand, CommandError
 
 from servers import arrears, metering
 from vpsorg import clock
@@ -10,14 +10,20 @@ class Command(BaseCommand):
     help = (
         "Charge every hour that has begun and was not charged yet, and see to the accounts that it leaves "
         "short: warned, suspended, or back again. Celery beat does the same every minute; to do it "
-        "twice, or on two machines at once, changes nothing. Lists what has been suspended for "
-        "VPS_TERMINATE_AFTER_DAYS."
+        "twice, or on two machines at once, changes nothing: one charges, the others leave. Lists what has "
+        "been suspended for VPS_TERMINATE_AFTER_DAYS."
     )
 
     def handle(self, *args: Any, **options: Any) -> None:
-        accounts = metering.meter()
-        arrears.settle_all(accounts)
-        self.stdout.write(f"{len(accounts)} accounts charged")
+        try:
+            accounts = metering.meter(then=arrears.settle)
+        except clock.ClocksDiffer as error:
+            raise CommandError(str(error)) from None
+        except metering.TickUnderWay:
+            self.stdout.write("Another tick is under way and charges what is due.")
+        else:
+            arrears.settle_all()
+            self.stdout.write(f"{len(accounts)} accounts charged")
         for server in (
             arrears.suspended_for_long(clock.now()).select_related("account").order_by("suspended_at")
         ):
