@@ -4,12 +4,13 @@ import socket
 import time
 from collections.abc import Callable, Iterator
 from contextlib import ExitStack, contextmanager
-from datetime import timedelta
+from datetime import datetime, timedelta
 from threading import Event as Signal
 from threading import Thread
 from typing import Any
 
 import pytest
+from celery.signals import after_task_publish
 from django.conf import settings
 from django.db import connection
 from django.utils import timezone
@@ -18,6 +19,7 @@ from accounts import tasks
 from accounts.models import Webhook, WebhookDelivery
 from accounts.webhooks.addresses import ASKERS_AT_ONCE, LOOK_UP_WITHIN_S
 from accounts.webhooks.events import Event
+from accounts.webhooks.sending import LIMIT_S
 from accounts.webhooks.services import MAX_WEBHOOKS, announce
 from accounts.webhooks.signing import unseal
 from tests.api.conftest import Broker
@@ -372,6 +374,26 @@ def test_the_sweep_finds_what_is_due_and_removes_what_is_old(webhook: Webhook, b
 
     assert sent == [("accounts.deliver_webhook", [due.pk])]
     assert WebhookDelivery.objects.count() == 2
+
+
+def test_what_wakes_workers_may_wait_behind_receivers_that_hang(webhook: Webhook, broker: Broker) -> None:
+    """Guard: ``WAIT_S``, and its like of the sweep.  Fifty hang, and sixteen workers wait for them."""
+    WebhookDeliveryFactory.create(webhook=webhook)
+    told, began = list[str](), timezone.now()
+
+    def listen(sender: str, headers: Any, **about: Any) -> None:
+        told.append(headers["expires"])
+
+    after_task_publish.connect(listen)
+    try:
+        broker.after_commit_of(tasks.sweep_webhooks)
+    finally:
+        after_task_publish.disconnect(listen)
+
+    (expires,) = told
+    patience_s = (datetime.fromisoformat(expires) - began).total_seconds()
+    assert patience_s > 50 / 16 * LIMIT_S
+    assert settings.CELERY_BEAT_SCHEDULE["sweep webhooks"]["options"]["expires"] == tasks.WAIT_S
 
 
 def test_webhooks_have_a_queue_of_their_own() -> None:
