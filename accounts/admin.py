@@ -18,8 +18,10 @@ from accounts.models import (
     WebhookDelivery,
 )
 from accounts.services import revoke_token
+from accounts.webhooks.events import Event
+from accounts.webhooks.sending import Fault
 from accounts.webhooks.services import send_again
-from vpsorg.admin_site import ReadOnlyAdmin
+from vpsorg.admin_site import FilterByWord, ReadOnlyAdmin
 
 
 @admin.register(Account)
@@ -67,7 +69,7 @@ class SshKeyAdmin(ReadOnlyAdmin[SshKey]):
 @admin.register(IdempotentAnswer)
 class IdempotentAnswerAdmin(ReadOnlyAdmin[IdempotentAnswer]):
     list_display = ["key", "account", "status", "created_at"]
-    list_filter = ["status", "created_at"]
+    list_filter = ["created_at"]
     list_select_related = ["account"]
     search_fields = ["key", "account__email"]
 
@@ -130,6 +132,16 @@ class WebhookAdmin(ReadOnlyAdmin[Webhook]):
     exclude = ["sealed_secret"]
 
 
+class FilterByEvent(FilterByWord):
+    title = parameter_name = "event"
+    words = Event
+
+
+class FilterByFault(FilterByWord):
+    title = parameter_name = "error"
+    words = Fault
+
+
 @admin.register(WebhookDelivery)
 class WebhookDeliveryAdmin(ReadOnlyAdmin[WebhookDelivery]):
     list_display = [
@@ -145,7 +157,7 @@ class WebhookDeliveryAdmin(ReadOnlyAdmin[WebhookDelivery]):
         "due_at",
         "delivered_at",
     ]
-    list_filter = ["status", "event", "error", "created_at"]
+    list_filter = ["status", FilterByEvent, FilterByFault, "created_at"]
     list_select_related = ["webhook"]
     search_fields = ["webhook__url", "webhook__account__email", "event_id"]
     actions = ["send_again"]

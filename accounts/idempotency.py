@@ -70,6 +70,13 @@ def once(key: str, handler: Callable[..., Response], request: Request, *args: An
     return response
 
 
+def forget_old_answers(at_most: int) -> None:
+    """Remove what counts no more.  A key that is used again meanwhile keeps its new answer."""
+    old = IdempotentAnswer.objects.filter(created_at__lte=timezone.now() - KEPT_FOR)
+    first = list(old.order_by("created_at").values_list("pk", flat=True)[:at_most])
+    old.filter(pk__in=first).delete()
+
+
 def _without_secrets(answer: dict[str, Any]) -> dict[str, Any]:
     return {field: None if field in SHOWN_ONCE else value for field, value in answer.items()}
 

@@ -2,10 +2,12 @@
 
 from celery import shared_task
 
+from accounts.idempotency import forget_old_answers
 from accounts.webhooks import delivery
 
-SWEEP_EVERY_S = 5
+WAIT_S = 60  # that a message may, behind receivers that hang; the sweep's own too
 SWEPT_AT_ONCE = 1000
+FORGOTTEN_AT_ONCE = 10_000
 
 
 @shared_task(name="accounts.deliver_webhook")
@@ -17,5 +19,10 @@ def deliver_webhook(delivery_id: int) -> None:
 def sweep_webhooks() -> None:
     """Wake what is due: what failed before, and what was forgotten.  Remove what is old."""
     for row in delivery.first_due_of_each_webhook()[:SWEPT_AT_ONCE]:
-        delivery.wake(row.pk, expires_s=SWEEP_EVERY_S)
+        delivery.wake(row.pk, expires_s=WAIT_S)
     delivery.remove_old_deliveries(SWEPT_AT_ONCE)
+
+
+@shared_task(name="accounts.forget_answers")
+def forget_answers() -> None:
+    forget_old_answers(FORGOTTEN_AT_ONCE)

@@ -165,7 +165,8 @@ CELERY_TASK_ROUTES = {"accounts.*_webhook*": {"queue": queues.WEBHOOKS}}
 CELERY_BEAT_SCHEDULE = {
     "reconcile": {"task": "provisioning.reconcile_all", "schedule": 30, "options": {"expires": 30}},
     "meter": {"task": "servers.meter", "schedule": 60, "options": {"expires": 60}},
-    "sweep webhooks": {"task": "accounts.sweep_webhooks", "schedule": 5, "options": {"expires": 5}},
+    "sweep webhooks": {"task": "accounts.sweep_webhooks", "schedule": 5, "options": {"expires": 60}},
+    "forget answers": {"task": "accounts.forget_answers", "schedule": 60, "options": {"expires": 60}},
     "sample usage": {"task": "provisioning.sample_all", "schedule": 60, "options": {"expires": 60}},
 }
 

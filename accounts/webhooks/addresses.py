@@ -7,7 +7,9 @@ answer.  There is one reading of a URL, here, for judging and for connecting.
 
 import re
 import socket
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from concurrent.futures import Future
+from contextlib import contextmanager
 from dataclasses import dataclass
 from ipaddress import (
     IPv4Address,
@@ -17,8 +19,7 @@ from ipaddress import (
     ip_address,
     ip_network,
 )
-from queue import Empty, SimpleQueue
-from threading import Thread
+from threading import Lock, Thread
 from typing import Any
 
 Address = IPv4Address | IPv6Address
@@ -26,6 +27,7 @@ Network = IPv4Network | IPv6Network
 
 MAX_LENGTH = 2048
 LOOK_UP_WITHIN_S = 5.0
+ASKERS_AT_ONCE = 4  # half the threads of an API process: the others have time for everybody else
 URL = re.compile(
     r"(?P<scheme>https?)://"
     r"(?P<host>\[[0-9a-f:.]{2,45}\]|[a-z0-9.-]{1,253})"
@@ -65,6 +67,14 @@ class AddressRefused(Exception):
     """The host has an address that a webhook may not lead to."""
 
 
+class TooManyLookUps(Exception):
+    """The asker's last look-up has not ended, or those of too many others."""
+
+
+_asking: set[int] = set()
+_counting = Lock()
+
+
 @dataclass(frozen=True)
 class Target:
     scheme: str
@@ -102,14 +112,19 @@ def parse(url: str) -> Target:
 
 
 def permitted_addresses(
-    target: Target, private_networks: Sequence[Network], within_s: float = LOOK_UP_WITHIN_S
+    target: Target,
+    private_networks: Sequence[Network],
+    within_s: float = LOOK_UP_WITHIN_S,
+    *,
+    asker: int | None = None,
 ) -> list[Address]:
     """All addresses of the target's host, when all of them may be connected to.
 
     Raises HostNotFound or AddressRefused.  Plain http is for the operator's own
-    ``private_networks`` only.
+    ``private_networks`` only.  An ``asker`` has one look-up at a time, and
+    ASKERS_AT_ONCE have one in this process; else it raises TooManyLookUps, at once.
     """
-    addresses = _look_up(target.host, within_s)
+    addresses = _look_up(target.host, within_s, asker)
     if not addresses:
         raise HostNotFound(target.host)
     for address in addresses:
@@ -144,23 +159,42 @@ def _port(text: str | None, default: int) -> int:
     return port
 
 
-def _look_up(host: str, within_s: float) -> list[Address]:
+def _look_up(host: str, within_s: float, asker: int | None) -> list[Address]:
     """What the resolver says of a host; nothing if it does not answer in time.
 
     getaddrinfo knows no time limit, and a stranger's name server can be slow on
     purpose: a thread waits for it, as long as it may, and we do not.
     """
-    heard: SimpleQueue[list[Any]] = SimpleQueue()
+    heard: Future[list[Any]] = Future()
 
     def ask() -> None:
         try:
-            heard.put(socket.getaddrinfo(host, None, type=socket.SOCK_STREAM))
-        except (OSError, UnicodeError):
-            heard.put([])
+            with _place(asker):
+                answers = socket.getaddrinfo(host, None, type=socket.SOCK_STREAM)
+        except Exception as error:
+            heard.set_exception(error)
+        else:
+            heard.set_result(answers)
 
     Thread(target=ask, name="look-up", daemon=True).start()
     try:
-        answers = heard.get(timeout=within_s)
-    except Empty:
+        answers = heard.result(within_s)
+    except (OSError, UnicodeError):  # a TimeoutError too
         return []
     return list(dict.fromkeys(ip_address(answer[4][0]) for answer in answers))
+
+
+@contextmanager
+def _place(asker: int | None) -> Iterator[None]:
+    """An asker's place among those who may ask, kept until the resolver gives up; workers need none."""
+    if asker is None:
+        yield
+        return
+    with _counting:
+        if asker in _asking or len(_asking) >= ASKERS_AT_ONCE:
+            raise TooManyLookUps
+        _asking.add(asker)
+    try:
+        yield
+    finally:
+        _asking.discard(asker)

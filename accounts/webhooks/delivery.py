@@ -92,8 +92,9 @@ def due_deliveries() -> QuerySet[WebhookDelivery]:
 
 
 def first_due_of_each_webhook() -> QuerySet[WebhookDelivery]:
-    """One for each: the next are woken when it is done."""
-    return due_deliveries().order_by("webhook_id", "due_at", "pk").distinct("webhook_id")
+    """One for each, the oldest first: the next of a webhook is woken when it is done."""
+    firsts = due_deliveries().order_by("webhook_id", "due_at", "pk").distinct("webhook_id")
+    return WebhookDelivery.objects.filter(pk__in=firsts.values("pk")).order_by("due_at", "pk")
 
 
 def give_up_all(webhook_id: int) -> None:

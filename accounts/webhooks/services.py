@@ -12,13 +12,20 @@ from django.db.models.functions import Now
 from django.utils import timezone
 
 from accounts.models import Account, Webhook, WebhookDelivery
-from accounts.webhooks.addresses import AddressRefused, HostNotFound, parse, permitted_addresses
+from accounts.webhooks.addresses import (
+    AddressRefused,
+    HostNotFound,
+    TooManyLookUps,
+    parse,
+    permitted_addresses,
+)
 from accounts.webhooks.delivery import PENDING, give_up_all, wake
 from accounts.webhooks.events import ALL, Event
 from accounts.webhooks.signing import new_secret, seal
-from vpsorg.errors import NotFound, Refusal
+from vpsorg.errors import NotFound, Refusal, TooManyRequests
 
 MAX_WEBHOOKS = 10
+LOOK_UP_AGAIN_AFTER_S = 1  # most take milliseconds
 
 # KEY SHARE: a webhook that is deleted meanwhile must not fail what is told of, and those who
 # tell of something at the same time must not wait for each other (the ORM's locks would).
@@ -59,12 +66,12 @@ def create_webhook(*, account: Account, url: str, events: Sequence[str]) -> tupl
 
     Refuses an address that may not be reached, and more than MAX_WEBHOOKS.
     """
-    _require_permitted(url)
+    _require_room(account)  # before the look-up, which may take long; what counts is the second time
+    _require_permitted(url, account.pk)
     secret = new_secret()
     with transaction.atomic():
         account = Account.objects.select_for_update().get(pk=account.pk)
-        if account.webhooks.count() >= MAX_WEBHOOKS:
-            raise Refusal(f"An account has at most {MAX_WEBHOOKS} webhooks.", code="too_many_webhooks")
+        _require_room(account)
         webhook = Webhook.objects.create(
             account=account, url=url, events=list(events), sealed_secret=seal(secret, settings.SECRET_KEY)
         )
@@ -80,7 +87,7 @@ def update_webhook(
 ) -> None:
     """Change what is given.  Switched off, what waits to be sent is given up."""
     if url is not None:
-        _require_permitted(url)
+        _require_permitted(url, webhook.account_id)
     given = {"url": url, "events": events, "is_active": is_active}
     changes: dict[str, Any] = {field: value for field, value in given.items() if value is not None}
     if is_active:
@@ -139,10 +146,20 @@ def _write(webhook: Webhook, **changes: Any) -> None:
         setattr(webhook, field, value)
 
 
-def _require_permitted(url: str) -> None:
+def _require_room(account: Account) -> None:
+    if account.webhooks.count() >= MAX_WEBHOOKS:
+        raise Refusal(f"An account has at most {MAX_WEBHOOKS} webhooks.", code="too_many_webhooks")
+
+
+def _require_permitted(url: str, account_id: int) -> None:
     target = parse(url)
     try:
-        permitted_addresses(target, settings.VPS_WEBHOOK_PRIVATE_NETWORKS)
+        permitted_addresses(target, settings.VPS_WEBHOOK_PRIVATE_NETWORKS, asker=account_id)
+    except TooManyLookUps:
+        raise TooManyRequests(
+            "Another webhook's host is being looked up. Try again in a moment.",
+            retry_after_s=LOOK_UP_AGAIN_AFTER_S,
+        ) from None
     except HostNotFound:
         raise Refusal(
             f"No address was found for {target.host}.", code="host_not_found", field="url"

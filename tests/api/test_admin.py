@@ -17,7 +17,7 @@ from django.utils import timezone
 
 from accounts import ledger
 from accounts.admin import AccountAdmin
-from accounts.models import Account, ApiToken, CreditEntry, IdempotentAnswer, SshKey
+from accounts.models import Account, ApiToken, CreditEntry, IdempotentAnswer, SshKey, WebhookDelivery
 from accounts.services import issue_token
 from inventory.models import IpAddress, IpPool, Placement
 from plans.models import Plan
@@ -135,6 +135,61 @@ def test_a_list_costs_the_same_number_of_queries_whatever_it_holds(admin_client:
     make_rows(range(3, 31))
 
     assert costs() == few
+
+
+@pytest.mark.parametrize("asked", [{}, {"q": "a"}, {"created_at__gte": "2025-01-01 00:00:00+00:00"}], ids=str)
+@pytest.mark.parametrize("model", [CreditEntry, IdempotentAnswer, Operation, WebhookDelivery])
+def test_a_list_that_grows_for_ever_is_not_counted_to_its_end(
+    admin_client: Client, model: type[Model], asked: dict[str, str]
+) -> None:
+    """Guard: ``paginator`` and ``show_full_result_count`` of ``ReadOnlyAdmin``."""
+    make_rows([1])
+
+    with CaptureQueriesContext(connection) as queries:
+        assert admin_client.get(page(model, "changelist"), asked).status_code == 200
+
+    counts = [query["sql"] for query in queries if "COUNT(" in query["sql"]]
+    assert counts
+    assert all("LIMIT" in count for count in counts), counts
+
+
+@pytest.mark.parametrize("model", [CreditEntry, IdempotentAnswer, WebhookDelivery])
+def test_what_may_be_filtered_by_is_not_looked_for_in_all_rows(
+    admin_client: Client, model: type[Model]
+) -> None:
+    """Guard: ``FilterByWord``."""
+    with CaptureQueriesContext(connection) as queries:
+        admin_client.get(page(model, "changelist"))
+
+    assert [query["sql"] for query in queries if "DISTINCT" in query["sql"]] == []
+
+
+def test_of_a_long_list_staff_see_the_beginning_and_that_there_is_more(
+    admin_client: Client, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("vpsorg.admin_site.COUNTED", 3)
+    monkeypatch.setattr(site._registry[CreditEntry], "list_per_page", 2)
+    AccountFactory.create_batch(3, credits=1)
+    assert "3 credit entries" in admin_client.get(ENTRIES).content.decode()
+    AccountFactory.create_batch(2, credits=1)
+
+    first, second, third = (admin_client.get(ENTRIES, {"p": number}) for number in (1, 2, 3))
+
+    assert "3+ credit entries" in first.content.decode()
+    lines = list(CreditEntry.objects.all())
+    assert list(first.context["cl"].result_list) == lines[:2]
+    assert list(second.context["cl"].result_list) == lines[2:3]
+    assert third.status_code == 302  # to the list, with a word about it
+
+
+def test_staff_find_deliveries_by_their_event_and_their_error(admin_client: Client) -> None:
+    late = WebhookDeliveryFactory.create(event="balance.low", error="timeout")
+    WebhookDeliveryFactory.create(event="ping", error="timeout")
+    WebhookDeliveryFactory.create(event="balance.low", error="tls_failed")
+
+    found = admin_client.get(DELIVERIES, {"event": "balance.low", "error": "timeout"})
+
+    assert list(found.context["cl"].result_list) == [late]
 
 
 # Servers.

@@ -7,10 +7,12 @@ from threading import Barrier, Thread
 from typing import Any
 
 import pytest
+from django.conf import settings
 from django.db import connection
 from django.utils import timezone
 
-from accounts import ledger
+from accounts import ledger, tasks
+from accounts.idempotency import forget_old_answers
 from accounts.models import Account, IdempotentAnswer
 from servers.models import Server
 from tests.api.contract import is_complaint, is_refusal
@@ -68,6 +70,39 @@ def test_after_a_day_a_key_is_new(alice: Customer, shop: dict[str, Any]) -> None
 
     assert alice.post("/servers/", shop, **KEY).status_code == 201
     assert Server.objects.count() == 2
+
+
+def test_answers_are_forgotten_after_a_day(alice: Customer, shop: dict[str, Any]) -> None:
+    """The table would grow for ever.  Guard: ``forget_old_answers``, and the beat that has it done."""
+    alice.post("/servers/", shop, **KEY)
+    alice.post("/servers/", shop, HTTP_IDEMPOTENCY_KEY="another")
+    day = timedelta(hours=24)
+    IdempotentAnswer.objects.filter(key="another").update(created_at=timezone.now() - day)
+
+    by_beat = [what["task"] for what in settings.CELERY_BEAT_SCHEDULE.values()]
+    assert tasks.forget_answers.name in by_beat
+    tasks.forget_answers()
+
+    assert IdempotentAnswer.objects.get().key == KEY["HTTP_IDEMPOTENCY_KEY"]
+
+
+def test_a_key_that_is_used_again_while_it_is_forgotten_keeps_its_new_answer(
+    alice: Customer, shop: dict[str, Any]
+) -> None:
+    """Guard: ``old.filter`` in ``forget_old_answers``."""
+    alice.post("/servers/", shop, **KEY)
+    IdempotentAnswer.objects.update(created_at=timezone.now() - timedelta(hours=24))
+
+    def use_again(execute: Any, sql: str, *args: Any) -> Any:
+        if sql.startswith("DELETE"):
+            with connection.cursor() as cursor:
+                cursor.execute("UPDATE accounts_idempotentanswer SET created_at = now()")
+        return execute(sql, *args)
+
+    with connection.execute_wrapper(use_again):
+        forget_old_answers(10)
+
+    assert IdempotentAnswer.objects.exists()
 
 
 @pytest.mark.parametrize("key", ["", "x" * 256, "a\tb"])

@@ -1,17 +1,25 @@
 """Webhooks as customers manage them: secrets shown once, addresses judged, what was sent to see."""
 
-from collections.abc import Callable
-from datetime import timedelta
+import socket
+import time
+from collections.abc import Callable, Iterator
+from contextlib import ExitStack, contextmanager
+from datetime import datetime, timedelta
+from threading import Event as Signal
+from threading import Thread
 from typing import Any
 
 import pytest
+from celery.signals import after_task_publish
 from django.conf import settings
 from django.db import connection
 from django.utils import timezone
 
 from accounts import tasks
 from accounts.models import Webhook, WebhookDelivery
+from accounts.webhooks.addresses import ASKERS_AT_ONCE, LOOK_UP_WITHIN_S
 from accounts.webhooks.events import Event
+from accounts.webhooks.sending import LIMIT_S
 from accounts.webhooks.services import MAX_WEBHOOKS, announce
 from accounts.webhooks.signing import unseal
 from tests.api.conftest import Broker
@@ -24,6 +32,30 @@ from tests.unit.test_webhook_addresses import NO_URLS
 from vpsorg.celery import app
 
 NEW = {"url": "https://hooks.example.com/vps"}
+
+
+class NameServers:
+    """Those of ``*.silent.example.com`` say nothing until they are let go."""
+
+    def __init__(self, others: Callable[..., Any]) -> None:
+        self.others = others
+        self.asked: list[str] = []
+        self.let_go = Signal()
+
+    def __call__(self, host: str, *args: Any, **kwargs: Any) -> Any:
+        if host.endswith("example.com"):
+            self.asked.append(host)
+        if host.endswith(".silent.example.com"):
+            self.let_go.wait(30)
+        return self.others(host, *args, **kwargs)
+
+
+@pytest.fixture
+def names(resolver: None, monkeypatch: pytest.MonkeyPatch) -> Iterator[NameServers]:
+    names = NameServers(socket.getaddrinfo)
+    monkeypatch.setattr(socket, "getaddrinfo", names)
+    yield names
+    names.let_go.set()
 
 
 @pytest.fixture
@@ -172,15 +204,91 @@ def test_an_account_has_at_most_ten(alice: Customer, customer: Callable[..., Cus
     assert customer().post("/webhooks/", NEW).status_code == 201
 
 
+def test_who_has_ten_has_no_more_names_looked_up(alice: Customer, names: NameServers) -> None:
+    """Guard: the first ``_require_room`` in ``create_webhook``."""
+    WebhookFactory.create_batch(MAX_WEBHOOKS, account=alice.account)
+
+    assert is_refusal(alice.post("/webhooks/", NEW).json(), "too_many_webhooks")
+    assert names.asked == []
+
+
 @pytest.mark.django_db(transaction=True)
 def test_of_many_at_once_as_many_are_made_as_there_is_room_for(alice: Customer) -> None:
-    """Guard: the account's lock in ``create_webhook``."""
+    """Guard: the account's lock in ``create_webhook``.  Who is told to try again in a moment does."""
     WebhookFactory.create_batch(MAX_WEBHOOKS - 2, account=alice.account)
 
-    answers = at_once(6, lambda: alice.post("/webhooks/", NEW).status_code)
+    def until_answered() -> int:
+        while (status := alice.post("/webhooks/", NEW).status_code) == 429:
+            pass
+        return int(status)
+
+    answers = at_once(6, until_answered)
 
     assert (answers.count(201), answers.count(400)) == (2, 4)
     assert alice.account.webhooks.count() == MAX_WEBHOOKS
+
+
+# Name servers that do not answer.
+
+SILENT = {"url": "https://hooks.silent.example.com/"}
+
+
+@contextmanager
+def waiting(who: Customer, names: NameServers, **headers: Any) -> Iterator[None]:
+    """While ``who`` waits for an answer about a name whose server says nothing."""
+    before = len(names.asked)
+
+    def ask() -> None:
+        who.post("/webhooks/", SILENT, **headers)
+        connection.close()
+
+    thread = Thread(target=ask)
+    thread.start()
+    while len(names.asked) == before:
+        assert thread.is_alive()
+        time.sleep(0.01)
+    yield
+    names.let_go.set()
+    thread.join()
+
+
+@pytest.mark.django_db(transaction=True)
+@pytest.mark.parametrize("key", [{}, KEY], ids=["", "with a key"])
+def test_a_name_server_that_says_nothing_holds_one_request_of_its_customers(
+    alice: Customer, customer: Callable[..., Customer], names: NameServers, key: dict[str, Any]
+) -> None:
+    """Guard: ``asker in _asking`` in ``_place``."""
+    webhook, bob = WebhookFactory.create(account=alice.account), customer()
+    with waiting(alice, names, **key):
+        began = time.monotonic()
+        refused = [
+            *(alice.post("/webhooks/", SILENT) for _ in range(20)),
+            alice.patch(f"/webhooks/{webhook.pk}/", SILENT),
+        ]
+        assert {answer.status_code for answer in refused} == {429}
+        assert all(is_refusal(answer.json(), "too_many_requests") for answer in refused)
+        assert {answer["Retry-After"] for answer in refused} == {"1"}
+        assert names.asked == ["hooks.silent.example.com"]
+        assert alice.get("/webhooks/").json()["count"] == 1
+        assert bob.post("/webhooks/", NEW).status_code == 201
+        assert time.monotonic() - began < LOOK_UP_WITHIN_S
+
+    assert alice.post("/webhooks/", NEW).status_code == 201
+
+
+@pytest.mark.django_db(transaction=True)
+def test_name_servers_that_say_nothing_hold_half_of_a_process(
+    customer: Callable[..., Customer], names: NameServers
+) -> None:
+    """Guard: ``ASKERS_AT_ONCE`` in ``_place``."""
+    with ExitStack() as all_of_them:
+        for _ in range(ASKERS_AT_ONCE):
+            all_of_them.enter_context(waiting(customer(), names))
+        bob = customer()
+        assert is_refusal(bob.post("/webhooks/", NEW).json(), "too_many_requests")
+        assert bob.get("/webhooks/").status_code == 200
+
+    assert bob.post("/webhooks/", NEW).status_code == 201
 
 
 # What was sent.
@@ -266,6 +374,27 @@ def test_the_sweep_finds_what_is_due_and_removes_what_is_old(webhook: Webhook, b
 
     assert sent == [("accounts.deliver_webhook", [due.pk])]
     assert WebhookDelivery.objects.count() == 2
+
+
+def test_what_wakes_workers_may_wait_behind_receivers_that_hang(webhook: Webhook, broker: Broker) -> None:
+    """Guard: ``WAIT_S``, and its like of the sweep.  Fifty hang, and sixteen workers wait for them."""
+    WebhookDeliveryFactory.create(webhook=webhook)
+    told, began = list[str](), timezone.now()
+
+    def listen(sender: str, headers: Any, **about: Any) -> None:
+        told.append(headers["expires"])
+
+    after_task_publish.connect(listen)
+    try:
+        broker.after_commit_of(tasks.sweep_webhooks)
+    finally:
+        after_task_publish.disconnect(listen)
+
+    (expires,) = told
+    patience_s = (datetime.fromisoformat(expires) - began).total_seconds()
+    assert patience_s > 50 / 16 * LIMIT_S
+    by_beat: dict[str, Any] = settings.CELERY_BEAT_SCHEDULE["sweep webhooks"]
+    assert by_beat["options"]["expires"] == tasks.WAIT_S
 
 
 def test_webhooks_have_a_queue_of_their_own() -> None:

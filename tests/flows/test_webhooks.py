@@ -412,6 +412,14 @@ def test_of_those_that_are_due_each_webhook_is_woken_for_one(webhook: Webhook) -
     assert set(outbox.first_due_of_each_webhook()) == {first, other}
 
 
+def test_who_waits_longest_is_woken_first() -> None:
+    """Guard: the last ``order_by`` in ``first_due_of_each_webhook``; else the oldest webhook always is."""
+    ago = [timezone.now() - timedelta(minutes=minutes) for minutes in (1, 3, 2)]
+    latest, oldest, middle = (WebhookDeliveryFactory.create(due_at=moment) for moment in ago)
+
+    assert list(outbox.first_due_of_each_webhook()) == [oldest, middle, latest]
+
+
 def test_what_is_older_than_thirty_days_is_forgotten_in_batches() -> None:
     long_ago = timezone.now() - timedelta(days=30, seconds=1)
     WebhookDeliveryFactory.create_batch(5, created_at=long_ago, status=FAILED)

@@ -9,9 +9,11 @@ from typing import Any
 import pytest
 
 from accounts.webhooks.addresses import (
+    ASKERS_AT_ONCE,
     AddressRefused,
     HostNotFound,
     Target,
+    TooManyLookUps,
     is_public,
     parse,
     permitted_addresses,
@@ -207,3 +209,38 @@ def test_a_name_server_that_does_not_answer_is_not_waited_for(monkeypatch: pytes
         permitted_addresses(target(), [], within_s=0.2)
     assert time.monotonic() - began < 5
     let_go.set()
+
+
+def test_a_look_up_that_is_not_waited_for_any_more_keeps_its_place(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Guard: the place is given back by the thread that asks, in ``_look_up``, and not by who waits."""
+    let_go = threading.Event()
+    monkeypatch.setattr(socket, "getaddrinfo", lambda *args, **kwargs: let_go.wait(20) and [])
+    with pytest.raises(HostNotFound):
+        permitted_addresses(target(), [], within_s=0.1, asker=1)
+
+    with pytest.raises(TooManyLookUps):
+        permitted_addresses(target(), [], asker=1)
+
+    let_go.set()
+    (thread,) = [thread for thread in threading.enumerate() if thread.name == "look-up"]
+    thread.join(5)
+    with pytest.raises(HostNotFound):
+        permitted_addresses(target(), [], asker=1)
+
+
+def test_who_has_an_answer_may_ask_at_once_again(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Guard: the place is free before the answer is told, in ``_look_up``."""
+    resolver_says(monkeypatch, "8.8.8.8")
+    for _ in range(1000):
+        permitted_addresses(target(), [], asker=1)
+
+
+@pytest.mark.parametrize("error", [OSError("no such name"), UnicodeError("no name"), ValueError("a bug")])
+def test_a_look_up_that_fails_gives_its_place_back(monkeypatch: pytest.MonkeyPatch, error: Exception) -> None:
+    def fail(*args: Any, **kwargs: Any) -> list[Any]:
+        raise error
+
+    monkeypatch.setattr(socket, "getaddrinfo", fail)
+    for _ in range(ASKERS_AT_ONCE + 1):
+        with pytest.raises((HostNotFound, ValueError)):
+            permitted_addresses(target(), [], asker=1)

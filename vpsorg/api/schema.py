@@ -142,7 +142,7 @@ REFUSALS: dict[str, tuple[str, dict[str, Any]]] = {
     "429": (
         "TooManyRequests",
         answer(
-            "This token has asked too often in this minute.",
+            "This token has asked too often in this minute, or too much of this is under way.",
             REFUSAL,
             RATE_LIMIT | RETRY_AFTER,
             refusal("too_many_requests", "This token may ask 600 times a minute."),
