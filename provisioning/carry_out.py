@@ -2,6 +2,7 @@
 
 import logging
 import random
+import re
 import traceback
 from collections.abc import Sequence
 
@@ -119,9 +120,11 @@ def _may_pass(job: Job, error: HypervisorError | GaveUp) -> bool:
 def _is_news(job: Job, error: HypervisorError) -> bool:
     """Whether the host refuses for a reason that has no name here, in other words than the last time.
 
-    It may pass all the same; the same words twice in a row are final.
+    It may pass all the same; the same words twice in a row are final.  Numbers are none: QEMU's words
+    come with a time.
     """
-    return type(error) is HypervisorError and str(error) not in job.operation.error_detail
+    words, last = (re.sub(r"\d+", "", text) for text in (str(error), job.operation.error_detail))
+    return type(error) is HypervisorError and words not in last
 
 
 def _retry(job: Job, error: Exception | None) -> None:

@@ -106,22 +106,29 @@ def power_on(job: Job) -> None:
 
 
 def await_guest(job: Job) -> None:
-    """Until the guest agent answers and the guest has its addresses; without an agent, until it runs."""
-    if job.power() == PowerState.OFF:
+    """Until the guest agent answers and the guest has its addresses; without an agent, until it runs.
+
+    One that died meanwhile, with its host or its process, is started again.
+    """
+    power = job.host.power(job.server.uuid)
+    if power.off_on_purpose:
         raise GaveUp("guest_stopped", "The server switched itself off while it was starting.")
-    if not job.server.os_version.has_agent:
-        lifecycle.record_addresses(job.operation, tuple(a.ip for nic in job.spec.nics for a in nic.addresses))
+    runs = power.state in {PowerState.RUNNING, PowerState.PAUSED}
+    addresses = tuple(address.ip for nic in job.spec.nics for address in nic.addresses)
+    if runs and not job.server.os_version.has_agent:
+        lifecycle.record_addresses(job.operation, addresses)
         return
-    guest = job.host.guest(job.server.uuid)
-    expected = {address.ip for nic in job.spec.nics for address in nic.addresses}
+    guest = job.host.guest(job.server.uuid) if runs else None
     too_long = job.seconds_in_step > settings.VPS_BOOT_TIMEOUT
-    if guest and (too_long or expected <= set(guest.addresses)):
+    if guest and (too_long or set(addresses) <= set(guest.addresses)):
         lifecycle.record_addresses(job.operation, guest.addresses)
     elif too_long:
         raise GaveUp(
             "guest_timeout", f"The server did not come up within {settings.VPS_BOOT_TIMEOUT} seconds."
         )
     else:
+        if not runs:
+            job.host.start(job.server.uuid)
         raise AskAgain(1)
 
 
@@ -221,5 +228,6 @@ WORKFLOWS: dict[OperationKind, tuple[Step, ...]] = {
 
 UNDO_STEPS: dict[OperationKind, tuple[Step, ...]] = {
     K.CREATE: (remove_machine, release_claims),
+    K.REBOOT: (power_on_again,),
     K.RESIZE: (return_claims, define, power_on_again),
 }

@@ -14,7 +14,7 @@ from deploy.local.processes import as_root, wait_for
 @contextmanager
 def hanging(libvirtd: Libvirtd) -> Iterator[None]:
     """Stopped in its tracks: its sockets are open and it does nothing."""
-    pid = _pid(libvirtd)
+    pid = process_id(libvirtd)
     _send(pid, signal.SIGSTOP)
     try:
         yield
@@ -24,19 +24,19 @@ def hanging(libvirtd: Libvirtd) -> Iterator[None]:
 
 def crash(libvirtd: Libvirtd) -> None:
     """Killed; it is back when this returns, and its guests have run on."""
-    pid = _pid(libvirtd)
+    pid = process_id(libvirtd)
     _send(pid, signal.SIGKILL)
     assert wait_for(lambda: _is_another(libvirtd, pid), 30), "it did not come back"
 
 
 def _is_another(libvirtd: Libvirtd, pid: int) -> bool:
     try:
-        return _pid(libvirtd) != pid
+        return process_id(libvirtd) != pid
     except OSError:
         return False
 
 
-def _pid(libvirtd: Libvirtd) -> int:
+def process_id(libvirtd: Libvirtd) -> int:
     """Its process id as we see it; inside its namespace it has another."""
     with socket.socket(socket.AF_UNIX) as end:
         end.connect(str(libvirtd.socket))

@@ -7,9 +7,13 @@ from uuid import UUID
 
 import libvirt
 
+from servers.states import PowerState
+
 from . import libvirt_filters
+from .base import HostBusy
 from .domain_xml import checked, without_speed_limits
 from .libvirt_errors import is_about_a_filter_left_over
+from .libvirt_observation import power_of
 
 logger = logging.getLogger(__name__)
 
@@ -31,12 +35,18 @@ def find(connection: Any, machine: UUID) -> Any | None:
 
 
 def start(connection: Any, domain: Any) -> None:
-    """Let it run, whether it was off or paused."""
+    """Let it run, whether it was off or paused.
+
+    Raises HostBusy when it is neither: somebody else starts or ends it, or a libvirtd that was killed
+    while it started it is about to clear it away.
+    """
     if _reach(domain, True, lambda: _create(connection, domain)):
         logger.info("started %s", domain.name())
-    elif domain.state()[0] == libvirt.VIR_DOMAIN_PAUSED:
-        domain.resume()
-        logger.info("resumed %s", domain.name())
+        return
+    if _power(domain) == PowerState.PAUSED:
+        _resume(domain)
+    if _power(domain) != PowerState.RUNNING:
+        raise HostBusy(f"{domain.name()} is neither off nor running")
 
 
 def shut_down(domain: Any) -> None:
@@ -93,6 +103,19 @@ def _create(connection: Any, domain: Any) -> None:
             raise
         libvirt_filters.remove_left_over(connection)
         domain.create()
+
+
+def _resume(domain: Any) -> None:
+    try:
+        domain.resume()
+        logger.info("resumed %s", domain.name())
+    except libvirt.libvirtError:
+        if _power(domain) == PowerState.PAUSED:
+            raise
+
+
+def _power(domain: Any) -> PowerState:
+    return power_of(*domain.state()).state
 
 
 def _press_power_button(domain: Any) -> None:

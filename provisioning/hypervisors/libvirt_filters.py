@@ -8,6 +8,7 @@ one that is remembered.
 
 import logging
 import xml.etree.ElementTree as ET
+from collections.abc import Iterator
 from typing import Any
 
 import libvirt
@@ -40,20 +41,30 @@ def _uuid_there(connection: Any) -> str:
 
 
 def remove_left_over(connection: Any) -> None:
-    """Remove the bindings of all machines that are off, or gone."""
-    bindings = connection.listAllNWFilterBindings()  # first: a machine that starts meanwhile counts as active
-    domains = connection.listAllDomains(libvirt.VIR_CONNECT_LIST_DOMAINS_ACTIVE)
-    active = {domain.UUIDString() for domain in domains}
+    """Remove the bindings of our filter to cards that no machine has."""
+    bindings = connection.listAllNWFilterBindings()  # first: a machine that starts meanwhile has its card
+    cards = set(_cards(connection))
     for binding in bindings:
+        if binding.filterName() == network_filter.NAME and binding.portDev() not in cards:
+            _remove(binding)
+
+
+def _cards(connection: Any) -> Iterator[str | None]:
+    """The host's names for the network cards of all machines that are on."""
+    for domain in connection.listAllDomains(libvirt.VIR_CONNECT_LIST_DOMAINS_ACTIVE):
         try:
-            if _owner(binding) not in active:
-                binding.delete()
-                logger.warning("removed what was left of the network filter on %s", binding.portDev())
+            definition = ET.fromstring(domain.XMLDesc())  # noqa: S314 (libvirt's own words)
         except libvirt.libvirtError as error:
-            if error.get_error_code() != libvirt.VIR_ERR_NO_NWFILTER_BINDING:
-                raise  # else its machine has just ended
+            if error.get_error_code() != libvirt.VIR_ERR_NO_DOMAIN:
+                raise
+            continue
+        yield from (target.get("dev") for target in definition.iterfind("devices/interface/target"))
 
 
-def _owner(binding: Any) -> str | None:
-    """The UUID of the machine that a binding was made for."""
-    return ET.fromstring(binding.XMLDesc()).findtext("owner/uuid")  # noqa: S314 (libvirt's own words)
+def _remove(binding: Any) -> None:
+    try:
+        binding.delete()
+        logger.warning("removed what was left of the network filter on %s", binding.portDev())
+    except libvirt.libvirtError as error:
+        if error.get_error_code() != libvirt.VIR_ERR_NO_NWFILTER_BINDING:
+            raise  # else its machine has just ended

@@ -15,6 +15,7 @@ from .domain_xml import domain_name
 # While QEMU winds down a guest that powered itself off the state is SHUTDOWN: not off yet.
 _RUNNING = {libvirt.VIR_DOMAIN_RUNNING, libvirt.VIR_DOMAIN_BLOCKED, libvirt.VIR_DOMAIN_SHUTDOWN}
 _PAUSED = {libvirt.VIR_DOMAIN_PAUSED, libvirt.VIR_DOMAIN_PMSUSPENDED, libvirt.VIR_DOMAIN_CRASHED}
+_STARTING = (libvirt.VIR_DOMAIN_PAUSED, libvirt.VIR_DOMAIN_PAUSED_STARTING_UP)
 # Seen on libvirt 9.0: a guest's own ACPI poweroff is SHUTDOWN, destroy is DESTROYED, a killed QEMU is
 # CRASHED, also when libvirtd was down meanwhile.  But a libvirtd that restarts forgets the reason (UNKNOWN)
 # of all that was off before, and has none for what was never on.
@@ -36,8 +37,11 @@ _NOWAIT = libvirt.VIR_CONNECT_GET_ALL_DOMAINS_STATS_NOWAIT
 
 
 def power_of(state: int, reason: int) -> Power:
+    """Unknown is also what is starting.  A libvirtd that was killed meanwhile may say so for ever."""
     if state in _RUNNING:
         return Power(state=PowerState.RUNNING)
+    if (state, reason) == _STARTING:
+        return Power(state=PowerState.UNKNOWN)
     if state in _PAUSED:
         return Power(state=PowerState.PAUSED)
     if state == libvirt.VIR_DOMAIN_SHUTOFF:

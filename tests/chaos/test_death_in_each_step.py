@@ -74,7 +74,12 @@ def test_whoever_dies_in_a_step_is_followed_by_another(
 
 
 @pytest.mark.parametrize(
-    ("kind", "failing", "ends_in"), [(K.CREATE, "power_on", S.ERROR), (K.RESIZE, "grow_disk", S.ACTIVE)]
+    ("kind", "failing", "ends_in"),
+    [
+        (K.CREATE, "power_on", S.ERROR),
+        (K.REBOOT, "write_seed", S.ACTIVE),
+        (K.RESIZE, "grow_disk", S.ACTIVE),
+    ],
 )
 def test_whoever_dies_while_a_failure_is_undone_is_followed_by_another(
     plant: Plant, order: Callable[[], Server], kind: OperationKind, failing: str, ends_in: ServerStatus
@@ -85,7 +90,7 @@ def test_whoever_dies_while_a_failure_is_undone_is_followed_by_another(
     await_end(plant)
     with transaction.atomic():
         operations = (
-            ask(servers, services.resize_server, **wanted(kind))
+            ask(servers, getattr(services, f"{kind}_server"), **wanted(kind))
             if servers
             else [order().operations.get() for _ in deaths]
         )

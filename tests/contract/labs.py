@@ -27,14 +27,20 @@ class Lab:
 
     def __post_init__(self) -> None:
         self.hypervisor = self.driver()
-        # Our own eyes; and libvirt's ``test:///`` lives only as long as somebody is connected to it.
-        self.libvirt: Any = libvirt.open(self.uri)
+        self._eyes: Any = libvirt.open(self.uri)
 
     def driver(self, uri: str | None = None) -> LibvirtHypervisor:
         """A driver with a connection of its own."""
         return LibvirtHypervisor(
             uri or self.uri, domain_type=self.domain_type, pool=self.pool, networks=(self.network,)
         )
+
+    @property
+    def libvirt(self) -> Any:
+        """Our own eyes; and libvirt's ``test:///`` lives only as long as somebody is connected to it."""
+        if not self._eyes.isAlive():
+            self._eyes = libvirt.open(self.uri)
+        return self._eyes
 
     @property
     def storage(self) -> Any:

@@ -8,9 +8,11 @@ import libvirt
 import pytest
 from django.db.models import F
 
+from deploy.local.processes import wait_for
 from inventory.models import Hypervisor, IpAddress, Placement
-from plans.models import Plan
+from plans.models import OsVersion, Plan
 from provisioning import hosts, tasks, workflows
+from provisioning.carry_out import carry_out
 from provisioning.hypervisors.base import HostBusy, HostMisconfigured, HostUnreachable, HypervisorError
 from provisioning.reconcile import reconcile
 from provisioning.workflows import WORKFLOWS
@@ -19,6 +21,7 @@ from servers.models import Operation, Server
 from servers.states import OperationKind, OperationStatus, PowerState, ServerStatus, SuspensionReason
 from tests.factories import OsVersionFactory, PlanFactory
 from tests.flows.conftest import FaultyHost, Killed, finish, let_lease_end, open_operation
+from tests.flows.test_reconcile import kill_qemu
 from vpsorg.errors import NoCapacity, Refusal
 
 
@@ -183,14 +186,80 @@ def test_a_refusal_without_a_name_is_final_when_it_comes_twice_in_a_row(
 ) -> None:
     """Guard: _is_news in carry_out.py."""
     lucky, unlucky = order(), order()
-    for words in ("binding 'vnet1' already exists", "binding 'vnet2' already exists"):
+    for words in ("cannot open a file", "cannot read a file"):
         faulty.fail_next("start", HypervisorError(words))
     assert finish(lucky).status == ServerStatus.ACTIVE
-    for _ in range(2):
-        faulty.fail_next("start", HypervisorError("unsupported machine type"))
+    for second in (34, 36):  # QEMU says when
+        faulty.fail_next("start", HypervisorError(f"2026-03-10T12:00:{second}Z unsupported machine type"))
     assert finish(unlucky).status == ServerStatus.ERROR
     assert Operation.objects.get(server=unlucky).error_code == "hypervisor_error"
     assert_one_machine(host, lucky)
+
+
+def booting(order: Callable[..., Server]) -> Server:
+    """A server whose machine runs, and whose guest has not answered yet (nor ever will)."""
+    server = order()
+    OsVersion.objects.update(has_agent=True)
+    while open_operation(server).step != "await_guest":
+        carry_out(open_operation(server).pk)
+    return server
+
+
+def die(server: Server) -> None:
+    kill_qemu(server)
+    driver = hosts.host_of(server)
+    assert wait_for(lambda: driver.power(server.uuid).state == PowerState.OFF, 10), "nobody noticed"
+
+
+def come_by(server: Server) -> None:
+    operation = open_operation(server)
+    Operation.objects.filter(pk=operation.pk).update(due_at=operation.created_at)
+    carry_out(operation.pk)
+
+
+def test_a_machine_that_dies_while_its_guest_starts_is_started_again(
+    host: Hypervisor, order: Callable[..., Server]
+) -> None:
+    """Its QEMU, or its host.  Guard: ``if not runs`` in await_guest."""
+    server = booting(order)
+    die(server)
+    come_by(server)
+    assert hosts.connect(host).power(server.uuid).state == PowerState.RUNNING
+    assert open_operation(server).step == "await_guest"
+
+
+def test_a_guest_that_never_lives_for_long_is_given_up(
+    host: Hypervisor, order: Callable[..., Server], settings: Any
+) -> None:
+    server = booting(order)
+    settings.VPS_BOOT_TIMEOUT = 0
+    die(server)
+    come_by(server)
+    assert Operation.objects.get(server=server).error_code == "guest_timeout"
+    assert_nothing_left(host)
+
+
+def test_a_guest_that_is_switched_off_while_it_starts_is_not_started_again(
+    host: Hypervisor, order: Callable[..., Server]
+) -> None:
+    """Guard: ``off_on_purpose`` in await_guest."""
+    server = booting(order)
+    hosts.connect(host).power_off(server.uuid)
+    come_by(server)
+    assert Operation.objects.get(server=server).error_code == "guest_stopped"
+    assert_nothing_left(host)
+
+
+def test_a_reboot_that_fails_in_the_middle_leaves_the_server_on(
+    host: Hypervisor, faulty: FaultyHost, active: Server, settings: Any
+) -> None:
+    """Guard: REBOOT in UNDO_STEPS."""
+    settings.VPS_SHUTDOWN_TIMEOUT = 0
+    faulty.fail_next("write_seed", HostMisconfigured("no space"))
+    services.reboot_server(server=active, requested_by="a test")
+    assert finish(active).status == ServerStatus.ACTIVE
+    assert hosts.connect(host).power(active.uuid).state == PowerState.RUNNING
+    assert Operation.objects.latest("pk").error_code == "host_misconfigured"
 
 
 def test_a_bug_of_ours_fails_the_operation_and_says_internal(

@@ -97,6 +97,11 @@ def test_every_state_has_our_word(state: int, expected: PowerState) -> None:
     assert power_of(state, 0).state == expected
 
 
+def test_what_is_starting_is_not_paused() -> None:
+    starting = power_of(libvirt.VIR_DOMAIN_PAUSED, libvirt.VIR_DOMAIN_PAUSED_STARTING_UP)
+    assert starting.state == PowerState.UNKNOWN
+
+
 STATS = {
     "cpu.time": 7_000_000_000,
     "balloon.maximum": 262144,
