@@ -1,12 +1,14 @@
 """Takes images in: a file or URL becomes a verified qcow2 in VPS_IMAGE_DIR, named by its SHA-256."""
 
 import hashlib
+import os
 from collections.abc import Iterator
 from contextlib import closing
 from http.client import HTTPException
 from pathlib import Path
 from urllib.error import HTTPError
 from urllib.request import urlopen
+from uuid import uuid4
 
 from django.conf import settings
 
@@ -24,9 +26,10 @@ def import_image(*, version: OsVersion, source: str, sha256: str, has_agent: boo
 
     Raises ImageInvalid when the source cannot be read, is not what ``sha256``
     says, or is no qcow2 that stands alone.  Existing servers keep their disks.
+    May be repeated, also by several at once; a file that was damaged is fetched again.
     """
     target = settings.VPS_IMAGE_DIR / f"{sha256}.qcow2"
-    if not target.exists():
+    if not target.exists() or _sha256_of(target) != sha256:
         _fetch(source, sha256, target)
     version.image_sha256, version.has_agent = sha256, has_agent
     version.min_disk_gib = -(-inspect(target).virtual_size_bytes // GIB)
@@ -36,21 +39,34 @@ def import_image(*, version: OsVersion, source: str, sha256: str, has_agent: boo
 
 def _fetch(source: str, sha256: str, target: Path) -> None:
     target.parent.mkdir(parents=True, exist_ok=True)
-    part = target.with_suffix(".part")
-    digest = hashlib.sha256()
+    part = target.with_suffix(f".{uuid4().hex}.part")  # nobody else writes into it
     try:
-        with part.open("wb") as copy:
-            for chunk in _read(source):
-                digest.update(chunk)
-                copy.write(chunk)
-        if digest.hexdigest() != sha256:
-            raise ImageInvalid(f"{source} has the SHA-256 {digest.hexdigest()}, not {sha256}")
+        with part.open("xb") as copy:
+            copy.writelines(_read(source))
+        _sync(part)
+        if (found := _sha256_of(part)) != sha256:
+            raise ImageInvalid(f"{source} has the SHA-256 {found}, not {sha256}")
         inspect(part)
         part.rename(target)
+        _sync(target.parent)
     except (OSError, HTTPException, ValueError) as error:
         raise ImageInvalid(f"{source} cannot be read: {error}") from None
     finally:
         part.unlink(missing_ok=True)
+
+
+def _sha256_of(path: Path) -> str:
+    with path.open("rb") as file:
+        return hashlib.file_digest(file, "sha256").hexdigest()
+
+
+def _sync(path: Path) -> None:
+    """Have a file's content, or a folder's names, outlive a loss of power."""
+    descriptor = os.open(path, os.O_RDONLY)
+    try:
+        os.fsync(descriptor)
+    finally:
+        os.close(descriptor)
 
 
 def _read(source: str) -> Iterator[bytes]:

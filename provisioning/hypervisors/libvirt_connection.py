@@ -4,7 +4,9 @@ Three things keep that promise.  Opening has a limit of its own, since keepalive
 Keepalive then notices a libvirtd that hangs, or a host that is gone.  And every call has a limit, for a
 libvirtd that answers keepalive while the call itself waits for a hung QEMU or a hung disk.
 
-A call that is given up cannot be stopped: its thread waits on until libvirt lets it go.
+A call that is given up cannot be stopped: its thread waits on until libvirt lets it go.  On an open
+connection keepalive sees to that.  An opening hangs as long as libvirtd does, so it is not begun again and
+again: who comes next waits for the one that hangs.
 """
 
 import logging
@@ -13,6 +15,7 @@ import threading
 from collections.abc import Callable
 from concurrent.futures import Future
 from contextvars import copy_context
+from functools import partial
 from time import monotonic
 from typing import Any, TypeVar
 from weakref import WeakSet
@@ -25,6 +28,9 @@ from .libvirt_errors import is_about_the_host, is_lost, translate
 logger = logging.getLogger(__name__)
 
 OPEN_LIMIT_S = 10
+# An opening that hangs is left behind after twice as long as the one before: a host that lost its power
+# meanwhile will never answer it.
+SHORTEST_PATIENCE_S, LONGEST_PATIENCE_S = 60.0, 3600.0
 KEEPALIVE_S = 3
 KEEPALIVE_MISSES = 3  # so a silent host is given up after 3 * (3 + 1) seconds
 
@@ -39,6 +45,9 @@ class LibvirtConnection:
         self.uri = uri
         self._lock = threading.Lock()
         self._held: Connection | None = None
+        self._opening: Future[Connection] | None = None
+        self._patience_s = 0.0
+        self._patient_until = 0.0
         _instances.add(self)
 
     def call(self, limit_s: float, body: Callable[[Connection], Result]) -> Result:
@@ -73,8 +82,10 @@ class LibvirtConnection:
         if not self._lock.acquire(timeout=OPEN_LIMIT_S):
             raise HostUnreachable(f"{self.uri}: another thread waits for its answer already")
         try:
-            if self._held is not None and self._held.isAlive():
-                return self._held, False
+            for known in (self._held, self._opened_late()):
+                if known is not None and known.isAlive():
+                    self._held = known
+                    return known, False
             self._held = None
             self._held = self._open(give_up_at - monotonic())
             return self._held, True
@@ -83,12 +94,30 @@ class LibvirtConnection:
 
     def _open(self, limit_s: float) -> Connection:
         _start_event_loop()
+        if self._opening is None:
+            self._opening = self._begin_opening(SHORTEST_PATIENCE_S)
+        elif monotonic() > self._patient_until:
+            self._opening = self._begin_opening(min(2 * self._patience_s, LONGEST_PATIENCE_S))
         try:
-            return _within(limit_s, lambda: _open(self.uri))
+            connection = self._opening.result(timeout=limit_s)
         except TimeoutError:
             raise HostUnreachable(f"{self.uri}: no answer to a new connection") from None
         except libvirt.libvirtError as error:
+            self._opening = None
             raise HostUnreachable(f"{self.uri}: {error}") from error
+        self._opening = None
+        return connection
+
+    def _begin_opening(self, patience_s: float) -> Future[Connection]:
+        self._patience_s, self._patient_until = patience_s, monotonic() + patience_s
+        return _begin(partial(_open, self.uri))
+
+    def _opened_late(self) -> Connection | None:
+        """What an opening came to after nobody waited for it any more.  That it failed is no news by now."""
+        if self._opening is None or not self._opening.done():
+            return None
+        opening, self._opening = self._opening, None
+        return None if opening.exception() else opening.result()
 
     def _given_up(self, connection: Connection, limit_s: float) -> HypervisorError:
         """Whether it is the host that does not answer, or only what the call was about."""
@@ -115,14 +144,19 @@ def _open(uri: str) -> Connection:
 
 def _within(limit_s: float, call: Callable[[], Result]) -> Result:
     """The call's value.  Raises TimeoutError when it takes longer; the call then goes on by itself."""
-    answer: Future[Result] = Future()
-    # A thread for each call, as one that hangs is lost; not a pool, which waits for its threads at exit.
-    run = copy_context().run
-    threading.Thread(target=run, args=[_settle, answer, call], name="libvirt-call", daemon=True).start()
+    answer = _begin(call)
     try:
         return answer.result(timeout=limit_s)
     finally:
         del answer  # see _settle
+
+
+def _begin(call: Callable[[], Result]) -> Future[Result]:
+    answer: Future[Result] = Future()
+    # A thread for each call, as one that hangs is lost; not a pool, which waits for its threads at exit.
+    run = copy_context().run
+    threading.Thread(target=run, args=[_settle, answer, call], name="libvirt-call", daemon=True).start()
+    return answer
 
 
 def _settle(answer: Future[Result], call: Callable[[], Result]) -> None:
@@ -137,7 +171,7 @@ def _settle(answer: Future[Result], call: Callable[[], Result]) -> None:
 
 
 _instances: WeakSet[LibvirtConnection] = WeakSet()
-_inherited: list[Connection] = []
+_inherited: list[Any] = []
 _event_loop_lock = threading.Lock()
 _event_loop_pid: int | None = None
 
@@ -169,8 +203,8 @@ def _after_fork_in_child() -> None:
     global _event_loop_lock
     _event_loop_lock = threading.Lock()
     for instance in _instances:
-        _inherited.append(instance._held)
-        instance._held = None
+        _inherited.extend((instance._held, instance._opening))
+        instance._held = instance._opening = None
         instance._lock = threading.Lock()
 
 

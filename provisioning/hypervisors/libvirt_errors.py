@@ -30,7 +30,7 @@ def translate(error: libvirt.libvirtError, uri: str) -> HypervisorError:
         return MachineNotFound(text)
     if code in _BUSY or is_pool_busy(error):
         return HostBusy(text)
-    if code in _MISCONFIGURED:
+    if code in _MISCONFIGURED or is_not_started(error):
         return HostMisconfigured(text)
     return HypervisorError(text)
 
@@ -51,10 +51,16 @@ def is_lost(error: libvirt.libvirtError) -> bool:
 
 def is_pool_busy(error: libvirt.libvirtError) -> bool:
     """Whether a volume is in use, or the whole pool: libvirt has no code for either."""
-    if error.get_error_domain() != libvirt.VIR_FROM_STORAGE:
+    if error.get_error_domain() != libvirt.VIR_FROM_STORAGE or is_not_started(error):
         return False
     refused = error.get_error_code() == libvirt.VIR_ERR_OPERATION_INVALID
     return refused or "asynchronous jobs running" in str(error)
+
+
+def is_not_started(error: libvirt.libvirtError) -> bool:
+    """Whether a pool or network that is needed is there, but off; with the code of much else."""
+    refused = error.get_error_code() == libvirt.VIR_ERR_OPERATION_INVALID
+    return refused and re.search(r"(storage pool|network) .*is not active", str(error)) is not None
 
 
 def is_about_a_filter_left_over(error: libvirt.libvirtError) -> bool:

@@ -2,9 +2,11 @@
 
 import hashlib
 import json
+import os
 import struct
 import threading
 from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
 from contextlib import nullcontext
 from datetime import timedelta
 from decimal import Decimal
@@ -25,6 +27,8 @@ from inventory.models import IpAddress, IpPool
 from inventory.services import claim
 from plans.models import Location, OperatingSystem, OsVersion, Plan
 from plans.selectors import versions_on_offer
+from provisioning import images
+from provisioning.hypervisors.base import ImageInvalid
 from servers import metering, tasks
 from servers.models import Meter, Rate
 from tests.factories import (
@@ -526,6 +530,54 @@ def test_to_import_it_again_needs_the_source_no_more(debian: OsVersion, source: 
     source.unlink()
 
     assert import_image(source, qcow2()) == first
+
+
+def test_a_file_that_was_damaged_is_fetched_again(debian: OsVersion, image_dir: Path, source: Path) -> None:
+    """Guard: ``_sha256_of(target)`` in images.py."""
+    source.write_bytes(qcow2())
+    import_image(source, qcow2())
+    [kept] = image_dir.iterdir()
+    kept.write_bytes(qcow2()[:100])
+
+    import_image(source, qcow2())
+
+    assert kept.read_bytes() == qcow2()
+
+
+def test_of_two_who_import_at_once_neither_writes_into_the_others_file(
+    debian: OsVersion, image_dir: Path, source: Path, tmp_path: Path
+) -> None:
+    """Guard: the name of ``part`` in images.py."""
+    source.write_bytes(qcow2())
+    slow, target = tmp_path / "slow", image_dir / f"{sha256(qcow2())}.qcow2"
+    os.mkfifo(slow)
+    with ThreadPoolExecutor(1) as thread:
+        other = thread.submit(images._fetch, str(slow), sha256(qcow2()), target)
+        with slow.open("wb") as late:
+            import_image(source, qcow2())
+            late.write(b"something else")
+
+    with pytest.raises(ImageInvalid, match="SHA-256"):
+        other.result()
+    assert target.read_bytes() == qcow2()
+    assert list(image_dir.iterdir()) == [target]
+
+
+def test_an_image_is_on_the_disk_before_it_has_its_name(
+    debian: OsVersion, image_dir: Path, source: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Guards: the two ``_sync`` in images.py; without them a loss of power leaves a file of zeros."""
+    source.write_bytes(qcow2())
+    target, really, synced = image_dir / f"{sha256(qcow2())}.qcow2", os.fsync, list[tuple[int, bool]]()
+
+    def fsync(descriptor: int) -> None:
+        really(descriptor)
+        synced.append((os.fstat(descriptor).st_ino, target.exists()))
+
+    monkeypatch.setattr(os, "fsync", fsync)
+    import_image(source, qcow2())
+
+    assert synced == [(target.stat().st_ino, False), (image_dir.stat().st_ino, True)]
 
 
 def test_a_system_may_be_named_by_its_id_and_the_digest_in_capitals(debian: OsVersion, source: Path) -> None:

@@ -3,7 +3,7 @@
 import os
 import subprocess
 import xml.etree.ElementTree as ET
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import replace
 from ipaddress import IPv4Address, IPv6Address
@@ -319,6 +319,45 @@ def test_a_host_without_the_pool_or_the_network_is_misconfigured(lab: Lab) -> No
         driver = LibvirtHypervisor(lab.uri, domain_type=lab.domain_type, pool=pool, networks=(network,))
         with pytest.raises(HostMisconfigured, match="no-such-thing"):
             driver.facts()
+
+
+@pytest.fixture
+def idle_pool(lab: Lab) -> Iterator[str]:
+    pool = lab.libvirt.storagePoolDefineXML(
+        "<pool type='dir'><name>idle</name><target><path>/var/lib/idle</path></target></pool>"
+    )
+    yield pool.name()
+    pool.undefine()
+
+
+@pytest.fixture
+def stranded(qemu_lab: Lab) -> Iterator[MachineSpec]:
+    """A machine whose network is not started.  (libvirt's test driver starts it all the same.)"""
+    network = qemu_lab.libvirt.networkDefineXML("<network><name>idle</name><bridge name='idle0'/></network>")
+    spec = qemu_lab.spec()
+    spec = replace(spec, nics=(replace(spec.nics[0], network=network.name()),))
+    qemu_lab.make(spec)
+    yield spec
+    qemu_lab.hypervisor.delete(spec.uuid)
+    network.undefine()
+
+
+def test_a_host_whose_pool_is_not_started_is_misconfigured_not_busy(lab: Lab, idle_pool: str) -> None:
+    """Guard: is_not_started; libvirt has the same code for a volume that is in use."""
+    driver = LibvirtHypervisor(lab.uri, domain_type=lab.domain_type, pool=idle_pool, networks=(lab.network,))
+    spec = lab.spec()
+    for ask in (
+        lambda: driver.has_image(spec.image),
+        lambda: driver.create_disk(spec),
+        lambda: driver.delete(spec.uuid),
+    ):
+        with pytest.raises(HostMisconfigured, match="not active"):
+            ask()
+
+
+def test_a_host_whose_network_is_not_started_is_misconfigured(qemu_lab: Lab, stranded: MachineSpec) -> None:
+    with pytest.raises(HostMisconfigured, match="not active"):
+        qemu_lab.hypervisor.start(stranded.uuid)
 
 
 def test_threads_may_share_a_hypervisor(lab: Lab, machine: MachineSpec) -> None:

@@ -16,6 +16,7 @@ import pytest
 from deploy.local.libvirtd import Libvirtd
 from provisioning.hypervisors import libvirt_connection
 from provisioning.hypervisors.base import HostBusy, HostUnreachable, MachineNotFound
+from provisioning.hypervisors.libvirt import LibvirtHypervisor
 from tests.contract.labs import Lab
 from tests.contract.wire import Wire
 from tests.daemons import hanging
@@ -57,6 +58,66 @@ def test_a_host_that_never_answers_a_new_connection_is_given_up(
     assert {type(answer.exception()) for answer in answers} == {HostUnreachable}
     wire.mend()
     hypervisor.powers()
+
+
+def test_a_libvirtd_that_hangs_costs_one_opening_however_often_it_is_tried(
+    qemu_lab: Lab, libvirtd: Libvirtd, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Guard: ``self._opening is None``; the watch tries for ever, and would run out of descriptors."""
+    monkeypatch.setattr(libvirt_connection, "OPEN_LIMIT_S", 0.3)
+    hypervisor = qemu_lab.driver()
+    with hanging(libvirtd):
+        costs = []
+        for _ in range(10):
+            with pytest.raises(HostUnreachable):
+                hypervisor.powers()
+            costs.append(_threads_and_descriptors())
+        assert _in_a_child(lambda: _refused(hypervisor)) == 0
+    assert costs == costs[:1] * 10
+    monkeypatch.undo()
+    hypervisor.powers()
+    assert _in_a_child(hypervisor.powers) == 0
+
+
+def test_an_opening_that_nobody_will_ever_answer_is_left_behind(
+    qemu_lab: Lab, wire: Wire, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Guard: ``self._patient_until``; a host that was reset does not know of it and hangs up nothing."""
+    monkeypatch.setattr(libvirt_connection, "OPEN_LIMIT_S", 0.5)
+    monkeypatch.setattr(libvirt_connection, "SHORTEST_PATIENCE_S", 1)
+    hypervisor = qemu_lab.driver(wire.uri)
+    wire.silence()
+    with pytest.raises(HostUnreachable):
+        hypervisor.powers()
+    wire.lose()
+    with pytest.raises(HostUnreachable):
+        hypervisor.powers()
+    time.sleep(0.5)
+    hypervisor.powers()
+
+
+def test_what_an_opening_failed_with_long_ago_is_not_told(
+    qemu_lab: Lab, wire: Wire, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Guard: _opened_late."""
+    monkeypatch.setattr(libvirt_connection, "OPEN_LIMIT_S", 1)
+    hypervisor = qemu_lab.driver(wire.uri)
+    wire.silence()
+    with pytest.raises(HostUnreachable):
+        hypervisor.powers()
+    wire.cut()
+    time.sleep(0.5)
+    wire.mend()
+    hypervisor.powers()
+
+
+def _refused(hypervisor: LibvirtHypervisor) -> None:
+    with pytest.raises(HostUnreachable):
+        hypervisor.powers()
+
+
+def _threads_and_descriptors() -> tuple[int, int]:
+    return len(os.listdir("/proc/self/task")), len(os.listdir("/proc/self/fd"))
 
 
 def test_a_libvirtd_that_was_restarted_is_not_noticed(qemu_lab: Lab, wire: Wire) -> None:

@@ -45,6 +45,11 @@ class Wire:
         """Connections stay, and nothing passes: the other host lost its power."""
         self._flows.clear()
 
+    def lose(self) -> None:
+        """The other host is back and remembers nothing: silent connections stay so, new ones get through."""
+        self._flows = threading.Event()
+        self._flows.set()
+
     def mend(self) -> None:
         self._allowance = None
         self._flows.set()

@@ -3,6 +3,7 @@
 What it does then is late, and changes nothing: steps may be repeated, and it cannot write.
 """
 
+import time
 from collections.abc import Callable
 from typing import Any
 
@@ -12,7 +13,7 @@ from inventory.models import Hypervisor
 from provisioning import hosts
 from provisioning.carry_out import carry_out
 from provisioning.hypervisors.base import Hypervisor as Driver
-from servers import services
+from servers import lifecycle, services
 from servers.models import Operation, Server
 from servers.states import OperationStatus, PowerState, ServerStatus
 from tests.flows.conftest import finish, let_lease_end, open_operation
@@ -68,6 +69,28 @@ def deleted(server: Server) -> Callable[[], Server]:
         return taken_over(server)()
 
     return delete
+
+
+def test_a_step_that_takes_longer_than_the_lease_keeps_its_operation(
+    host: Hypervisor, order: Callable[[], Server], freeze: Callable[..., None], settings: Any
+) -> None:
+    """Guards: ``kept_lease`` in carry_out.py, and the thread in it: a copy of an image may take minutes."""
+    settings.VPS_OPERATION_LEASE = 2
+    server = order()
+    operation = open_operation(server)
+    taken_by_another = []
+
+    def slowly() -> None:
+        time.sleep(3)
+        taken_by_another.append(lifecycle.begin(operation.pk))
+
+    freeze("create_disk", slowly)
+    carry_out(operation.pk)
+    operation.refresh_from_db()
+    assert taken_by_another == [None]
+    assert (operation.attempt, operation.retries, operation.error_detail) == (1, 0, "")
+    assert finish(server).status == ServerStatus.ACTIVE
+    assert_one_machine(host, server)
 
 
 CREATE_CALLS = ["has_image", "create_disk", "write_seed", "define", "start", "power"]

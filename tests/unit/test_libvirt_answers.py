@@ -41,6 +41,14 @@ def error(code: int, domain: int = libvirt.VIR_FROM_QEMU, text: str = "libvirt's
             ),
             HostBusy,
         ),
+        (
+            error(
+                libvirt.VIR_ERR_OPERATION_INVALID,
+                libvirt.VIR_FROM_STORAGE,
+                "Requested operation is not valid: storage pool 'vps' is not active",
+            ),
+            HostMisconfigured,
+        ),
         (error(libvirt.VIR_ERR_OPERATION_INVALID), HypervisorError),
         (error(libvirt.VIR_ERR_NO_STORAGE_POOL, libvirt.VIR_FROM_STORAGE), HostMisconfigured),
         (error(libvirt.VIR_ERR_CONFIG_UNSUPPORTED), HostMisconfigured),
