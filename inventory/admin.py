@@ -49,13 +49,13 @@ class PlacementAdmin(ReadOnlyAdmin[Placement]):
 
 @admin.register(IpPool)
 class IpPoolAdmin(admin.ModelAdmin[IpPool]):
-    """Added by manage.py add_ip_pool, which makes the addresses too."""
+    """Added and changed by manage.py add_ip_pool, which makes and keeps back the addresses too."""
 
     list_display = ["network", "location", "family", "gateway", "is_active"]
     list_filter = ["family", "location", "is_active"]
     list_select_related = ["location"]
     search_fields = ["network", "gateway"]
-    readonly_fields = ["network", "family", "gateway", "location"]
+    readonly_fields = ["network", "family", "gateway", "nameservers", "location"]
 
     def has_add_permission(self, request: HttpRequest) -> bool:
         return False
@@ -66,7 +66,7 @@ class IpPoolAdmin(admin.ModelAdmin[IpPool]):
 
 @admin.register(IpAddress)
 class IpAddressAdmin(ReadOnlyAdmin[IpAddress]):
-    list_display = ["address", "pool", "placement", "rests_until"]
-    list_filter = ["pool", ("placement", admin.EmptyFieldListFilter)]
+    list_display = ["address", "pool", "placement", "rests_until", "is_reserved"]
+    list_filter = ["pool", "is_reserved", ("placement", admin.EmptyFieldListFilter)]
     list_select_related = ["pool", "placement"]
     search_fields = ["address"]

@@ -120,7 +120,7 @@ class IpPool(models.Model):
 
 
 class IpAddress(models.Model):
-    """One address that can be given out.  Free when it has no placement and has rested."""
+    """One address of a pool.  Free when it has no placement, has rested and is not reserved."""
 
     pool = models.ForeignKey(IpPool, models.CASCADE, related_name="addresses")
     address = models.GenericIPAddressField(unique=True)
@@ -128,6 +128,9 @@ class IpAddress(models.Model):
         Placement, models.PROTECT, null=True, blank=True, editable=False, related_name="addresses"
     )
     rests_until = models.DateTimeField(default=timezone.now)
+    is_reserved = models.BooleanField(
+        default=False, help_text="Never given out. A server that holds it keeps it until it is deleted."
+    )
 
     class Meta:
         ordering = ["id"]
@@ -135,7 +138,9 @@ class IpAddress(models.Model):
         verbose_name_plural = "IP addresses"
         indexes = [
             models.Index(
-                fields=["pool", "rests_until"], condition=Q(placement=None), name="free_ip_addresses"
+                fields=["pool", "rests_until"],
+                condition=Q(placement=None, is_reserved=False),
+                name="free_ip_addresses",
             )
         ]
 

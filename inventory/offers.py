@@ -48,6 +48,7 @@ def _locations_with_addresses() -> dict[int, str]:
         pool__family=OuterRef("family"),
         pool__is_active=True,
         placement=None,
+        is_reserved=False,
         rests_until__lte=timezone.now(),
     )
     pools = IpPool.objects.filter(is_active=True).annotate(has_free=Exists(free))

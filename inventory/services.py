@@ -1,5 +1,6 @@
 """Claims: who gets which host and which addresses.  Always inside the caller's transaction."""
 
+from collections.abc import Collection
 from datetime import timedelta
 from ipaddress import IPv4Network, IPv6Network, ip_address, ip_network
 from itertools import islice
@@ -96,6 +97,7 @@ def _claim_address(placement: Placement, location: Location, family: int) -> Non
         pool__family=family,
         pool__is_active=True,
         placement=None,
+        is_reserved=False,
         rests_until__lte=timezone.now(),
     )
     address = free.select_for_update(skip_locked=True, of=("self",)).order_by("rests_until", "pk").first()
@@ -117,21 +119,26 @@ def add_ip_pool(
     gateway: str,
     nameservers: list[str],
     reserved: set[str],
+    unreserved: Collection[str] = (),
 ) -> IpPool:
-    """Make a pool and its addresses, without gateway, reserved ones, network and broadcast address.
+    """Make a pool and its addresses, all but the network's own and the broadcast address.
 
-    May be repeated: an existing pool gets what it lacks, and loses what is reserved
-    now and free.  Of a large network the first 4,096 addresses are used.
+    Gateway, nameservers and what is reserved are never given out, though a server that holds
+    one keeps it until it is deleted.  May be repeated: an existing pool gets what it lacks, and
+    what was ever reserved stays so until it is unreserved.  Of a large network the first 4,096
+    addresses are used.
     """
     pool, _ = IpPool.objects.update_or_create(
         network=str(network),
         defaults={"location": location, "gateway": gateway, "nameservers": nameservers},
     )
-    kept_back = {ip_address(text) for text in {gateway, *reserved}}
-    pool.addresses.filter(address__in=[str(a) for a in kept_back], placement=None).delete()
+    kept_back = {a for a in map(ip_address, {gateway, *nameservers, *reserved}) if a in network}
     usable = (address for address in network.hosts() if address not in kept_back)
-    rows = [IpAddress(pool=pool, address=str(a)) for a in islice(usable, MAX_ADDRESSES_PER_POOL)]
+    addresses = [*islice(usable, MAX_ADDRESSES_PER_POOL), *kept_back]
+    rows = [IpAddress(pool=pool, address=str(address)) for address in addresses]
     IpAddress.objects.bulk_create(rows, ignore_conflicts=True)
+    pool.addresses.filter(address__in=unreserved).update(is_reserved=False)
+    IpAddress.objects.filter(address__in=[str(a) for a in kept_back]).update(is_reserved=True)
     return pool
 
 

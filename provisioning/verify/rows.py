@@ -122,9 +122,10 @@ def _operation(row: Operation) -> OperationRow:
 
 
 def _counted_pools() -> QuerySet[IpPool]:
-    is_free = Q(addresses__placement=None, addresses__isnull=False)
+    for_servers = Q(addresses__is_reserved=False)
     return IpPool.objects.filter(is_active=True).annotate(
-        total=Count("addresses"), free=Count("addresses", filter=is_free)
+        total=Count("addresses", filter=for_servers),
+        free=Count("addresses", filter=for_servers & Q(addresses__placement=None)),
     )
 
 

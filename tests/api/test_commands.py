@@ -401,7 +401,8 @@ def add_ip_pool(network: str, gateway: str, *words: str, location: str = "us-wes
 
 
 def addresses() -> set[str]:
-    return set(IpAddress.objects.values_list("address", flat=True))
+    """What may be given out."""
+    return set(IpAddress.objects.filter(is_reserved=False).values_list("address", flat=True))
 
 
 def test_a_pool_is_all_of_a_network_but_what_is_kept_back() -> None:
@@ -435,19 +436,55 @@ def test_a_gateway_written_at_length_is_kept_back_too() -> None:
     assert "2001:db8::1" not in addresses()
 
 
-def test_a_pool_may_be_made_again_with_more_kept_back() -> None:
+def test_a_nameserver_of_the_network_is_kept_back_too() -> None:
+    """Guard: ``nameservers`` among ``kept_back`` in inventory/services.py."""
+    LocationFactory.create()
+
+    told = add_ip_pool("203.0.113.0/29", "203.0.113.1", "--nameserver", "203.0.113.3")
+
+    assert told == "203.0.113.0/29: 4 addresses in us-west"
+    assert "203.0.113.3" not in addresses()
+
+
+def test_a_pool_may_be_made_again_with_more_kept_back(capsys: pytest.CaptureFixture[str]) -> None:
+    """Guard: the update to ``is_reserved=True`` in inventory/services.py, the warning in the command."""
     HypervisorFactory.create(location=LocationFactory.create())
     add_ip_pool("203.0.113.0/29", "203.0.113.1")
     placement = claim(Location.objects.get(), vcpus=1, memory_mib=1, disk_gib=1)
     [taken] = placement.addresses.all()
     free = min(addresses() - {taken.address})
+    assert not capsys.readouterr().err
 
     told = add_ip_pool("203.0.113.0/29", "203.0.113.1", "--reserve", free, "--reserve", taken.address)
 
-    assert told == "203.0.113.0/29: 4 addresses in us-west"
-    assert free not in addresses()
+    assert told == "203.0.113.0/29: 3 addresses in us-west"
+    assert capsys.readouterr().err == f"{taken} is kept back, but a server holds it until it is deleted.\n"
+    assert not addresses() & {free, taken.address}
     assert list(placement.addresses.all()) == [taken]  # what a server has, it keeps
     assert IpPool.objects.count() == 1
+
+
+def test_a_new_gateway_that_a_server_holds_is_told(capsys: pytest.CaptureFixture[str]) -> None:
+    HypervisorFactory.create(location=LocationFactory.create())
+    add_ip_pool("203.0.113.0/29", "203.0.113.1")
+    [taken] = claim(Location.objects.get(), vcpus=1, memory_mib=1, disk_gib=1).addresses.all()
+
+    add_ip_pool("203.0.113.0/29", taken.address)
+
+    assert taken.address in capsys.readouterr().err
+    assert taken.address not in addresses()
+
+
+def test_what_was_kept_back_stays_so_until_it_is_unreserved() -> None:
+    """Guard: ``*kept_back`` among the rows that inventory/services.py makes: a conflict keeps its flag."""
+    LocationFactory.create()
+    add_ip_pool("203.0.113.0/29", "203.0.113.1", "--reserve", "203.0.113.2")
+
+    add_ip_pool("203.0.113.0/29", "203.0.113.6")
+    assert addresses() == {f"203.0.113.{n}" for n in (3, 4, 5)}
+
+    add_ip_pool("203.0.113.0/29", "203.0.113.6", "--unreserve", "203.0.113.2", "--unreserve", "203.0.113.6")
+    assert addresses() == {f"203.0.113.{n}" for n in (2, 3, 4, 5)}, "the gateway never"
 
 
 @pytest.mark.parametrize(
@@ -463,6 +500,7 @@ def test_a_pool_may_be_made_again_with_more_kept_back() -> None:
         ("fe80::/64", "fe80::1%eth0", [], "fe80::1%eth0"),
         ("203.0.113.0/24", "203.0.113.1", ["--nameserver", "dns"], "dns"),
         ("203.0.113.0/24", "203.0.113.1", ["--reserve", "203.0.113.256"], "203.0.113.256"),
+        ("203.0.113.0/24", "203.0.113.1", ["--unreserve", "203.0.113.256"], "203.0.113.256"),
     ],
 )
 def test_what_is_no_pool_is_refused(network: str, gateway: str, words: list[str], named: str) -> None:

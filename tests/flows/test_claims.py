@@ -1,6 +1,6 @@
 """Room and addresses: never sold twice, never lost, whoever comes at once."""
 
-from collections.abc import Callable
+from collections.abc import Callable, Collection
 from concurrent.futures import ThreadPoolExecutor
 from datetime import timedelta
 from ipaddress import ip_network
@@ -8,10 +8,12 @@ from typing import Any
 
 import pytest
 from django.db import IntegrityError, connection, transaction
+from django.db.migrations.executor import MigrationExecutor
 from django.db.models import Sum
 from django.utils import timezone
 
-from inventory.models import Hypervisor, IpAddress, Placement
+from inventory.models import Hypervisor, IpAddress, IpPool, Placement
+from inventory.offers import locations_with_room
 from inventory.services import add_ip_pool, claim, release
 from plans.models import Location
 from servers import services
@@ -25,9 +27,9 @@ pytestmark = pytest.mark.django_db(transaction=True)
 SIZE = {"vcpus": 1, "memory_mib": 1024, "disk_gib": 10}
 
 
-def addresses(location: Location, network: str = "203.0.113.0/28") -> None:
+def addresses(location: Location, network: str = "203.0.113.0/28", reserved: Collection[str] = ()) -> None:
     net = ip_network(network)
-    add_ip_pool(location=location, network=net, gateway=str(net[1]), nameservers=[], reserved=set())
+    add_ip_pool(location=location, network=net, gateway=str(net[1]), nameservers=[], reserved=set(reserved))
 
 
 def used(host: Hypervisor) -> tuple[int, int, int]:
@@ -138,6 +140,39 @@ def test_what_is_released_can_be_claimed_again_but_an_address_rests_first() -> N
         claim(host.location, **SIZE)
     IpAddress.objects.update(rests_until=timezone.now() - timedelta(seconds=1))
     assert claim(host.location, **SIZE).addresses.count() == 1
+
+
+def test_an_address_reserved_while_a_server_holds_it_goes_to_nobody_after_that_server() -> None:
+    """Guard: ``is_reserved=False`` in inventory/services.py, and in inventory/offers.py for the offer."""
+    plan, host = PlanFactory.create(), HypervisorFactory.create()
+    addresses(host.location, "203.0.113.0/30")  # one, without the gateway
+    placement = claim(host.location, **SIZE)
+    held = placement.addresses.get()
+
+    addresses(host.location, "203.0.113.0/30", reserved=[held.address])
+    release(placement)
+    IpAddress.objects.update(rests_until=timezone.now() - timedelta(seconds=1))
+
+    assert locations_with_room([plan]) == {plan.pk: []}
+    with pytest.raises(NoCapacity, match="IPv4"):
+        claim(host.location, **SIZE)
+
+
+def test_gateways_and_nameservers_from_before_are_reserved_and_the_way_back_leaves_them_out() -> None:
+    host = HypervisorFactory.create()
+    addresses(host.location, "203.0.113.0/29", reserved=["203.0.113.6"])
+    IpPool.objects.update(nameservers=["203.0.113.2", "198.51.100.53"])
+    executor = MigrationExecutor(connection)
+    old = executor.migrate([("inventory", "0002_circuit_breaker_and_operation_limit")]).apps
+    try:
+        rows = old.get_model("inventory", "IpAddress").objects.values_list("address", flat=True)
+        assert set(rows) == {f"203.0.113.{n}" for n in (2, 3, 4, 5)}
+    finally:
+        executor = MigrationExecutor(connection)
+        executor.migrate(executor.loader.graph.leaf_nodes())
+    assert set(IpAddress.objects.filter(is_reserved=True).values_list("address", flat=True)) == {
+        "203.0.113.2"
+    }
 
 
 def test_a_server_gets_an_address_of_each_family_that_its_location_has() -> None:

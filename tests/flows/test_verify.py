@@ -12,7 +12,7 @@ import pytest
 from django.core.management import CommandError, call_command
 from django.utils import timezone
 
-from inventory.models import Hypervisor
+from inventory.models import Hypervisor, IpPool
 from provisioning import hosts
 from provisioning.hypervisors import domain_xml
 from provisioning.hypervisors.storage_names import disk_volume, seed_volume
@@ -286,3 +286,13 @@ def test_reconcile_fails_for_a_host_that_cannot_be_asked(
 
 def test_reconcile_refuses_a_host_that_is_not_there() -> None:
     assert run("reconcile", "--host", "nobody") == ("", "There is no host nobody, or it is disabled.")
+
+
+def test_reserved_addresses_are_neither_left_nor_missed(active: Server) -> None:
+    """Guard: both ``for_servers`` in provisioning/verify/rows.py."""
+    pool = IpPool.objects.get(family=4)
+    few = pool.addresses.filter(placement=None).order_by("pk")[:10]
+    pool.addresses.exclude(pk__in=few.values("pk")).update(is_reserved=True)
+    assert found() == [], "ten of ten"
+    pool.addresses.update(is_reserved=True)
+    assert codes() == {Code.ADDRESSES_NEARLY_GONE}

@@ -10,7 +10,8 @@ from plans.models import Location
 class Command(BaseCommand):
     help = (
         "Give a location a network whose addresses its servers get. A server gets one address of each family "
-        "that its location has. May be repeated: an existing pool gets what it lacks. "
+        "that its location has. May be repeated: an existing pool gets what it lacks, its gateway and "
+        "nameservers become those given, and an address that was ever kept back stays so until --unreserve. "
         "Example: manage.py add_ip_pool --location us-west --network 203.0.113.0/24 --gateway 203.0.113.1"
     )
 
@@ -18,8 +19,13 @@ class Command(BaseCommand):
         parser.add_argument("--location", required=True, metavar="CODE", help="us-west")
         parser.add_argument("--network", required=True, help="203.0.113.0/24 or 2001:db8::/64")
         parser.add_argument("--gateway", required=True, help="the guests' router; never given out")
-        parser.add_argument("--nameserver", action="append", default=[], help="may be repeated")
+        parser.add_argument(
+            "--nameserver", action="append", default=[], help="may be repeated; never given out"
+        )
         parser.add_argument("--reserve", action="append", default=[], help="an address never given out")
+        parser.add_argument(
+            "--unreserve", action="append", default=[], help="an address that may be given out again"
+        )
 
     def handle(self, *args: Any, **options: Any) -> None:
         location = Location.objects.filter(code=options["location"]).first()
@@ -27,7 +33,7 @@ class Command(BaseCommand):
             raise CommandError(
                 f"There is no location {options['location']}. manage.py load_catalogue makes some."
             )
-        addresses = [options["gateway"], *options["nameserver"], *options["reserve"]]
+        addresses = [options["gateway"], *options["nameserver"], *options["reserve"], *options["unreserve"]]
         try:
             network = ip_network(options["network"])
             for text in addresses:
@@ -44,5 +50,10 @@ class Command(BaseCommand):
             gateway=options["gateway"],
             nameservers=options["nameserver"],
             reserved=set(options["reserve"]),
+            unreserved=options["unreserve"],
         )
-        self.stdout.write(f"{pool}: {pool.addresses.count()} addresses in {location}")
+        for held in pool.addresses.filter(is_reserved=True).exclude(placement=None):
+            self.stderr.write(f"{held} is kept back, but a server holds it until it is deleted.")
+        self.stdout.write(
+            f"{pool}: {pool.addresses.filter(is_reserved=False).count()} addresses in {location}"
+        )
