@@ -2,20 +2,26 @@
 
 import os
 import signal
+from collections.abc import Callable
 from datetime import timedelta
 from typing import Any
+from uuid import UUID
 
 import pytest
 from django.utils import timezone
 
 from inventory.models import Hypervisor
 from provisioning import hosts
-from provisioning.hypervisors.base import HostUnreachable
+from provisioning.hypervisors.base import HostUnreachable, HypervisorError
 from provisioning.reconcile import reconcile, sample_usage
+from provisioning.tasks import reconcile_host
 from servers import lifecycle, services
 from servers.models import Operation, Server
+from servers.selectors import failed_creates_on
 from servers.states import OperationKind, PowerState, ServerStatus
 from tests.flows.conftest import FaultyHost, finish, open_operation
+from tests.flows.test_operations import at_once
+from vpsorg.only_one import only_one
 
 
 def looked_at(host: Hypervisor, server: Server) -> Server:
@@ -151,6 +157,53 @@ def test_usage_is_what_libvirt_counts(host: Hypervisor, active: Server) -> None:
     assert active.usage.last_cpu_time_ns > 0
     assert 0 <= active.usage.cpu_percent <= 100
     assert 0 <= active.usage.memory_used_mib <= 128
+
+
+def test_a_host_that_does_not_let_go_is_asked_once_a_round(
+    host: Hypervisor, faulty: FaultyHost, order: Callable[[], Server]
+) -> None:
+    """Guard: the ``return`` in _remove_leftovers; without it each machine that is stuck costs a minute."""
+    failed, given_up = [finish(order()) for _ in range(3)], finish(order())
+    Server.objects.update(status=ServerStatus.ERROR)
+    Server.objects.filter(pk=given_up.pk).update(placement=None)
+    faulty.calls.clear()
+    faulty.fail_next("delete", HypervisorError("the process does not die"))
+    reconcile(host)
+    assert faulty.calls == ["powers", "delete"]
+    reconcile(host)
+    assert faulty.calls == ["powers", "delete", "powers", *["delete"] * 4]
+    assert not Server.objects.filter(pk__in=[server.pk for server in failed]).exclude(placement=None)
+    assert hosts.driver(host).powers() == {}
+
+
+def test_one_machine_that_is_stuck_does_not_keep_the_others(
+    host: Hypervisor, faulty: FaultyHost, order: Callable[[], Server], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Guard: the shuffle in _remove_leftovers."""
+    for _ in range(2):
+        finish(order())
+    Server.objects.update(status=ServerStatus.ERROR)
+    stuck = failed_creates_on(host)[0]
+    delete = faulty.delete
+
+    def stuck_or_not(machine: UUID) -> None:
+        if machine == stuck.uuid:
+            raise HypervisorError("the process does not die")
+        delete(machine)
+
+    monkeypatch.setattr(faulty, "delete", stuck_or_not)
+    for _ in range(20):
+        reconcile(host)
+    assert Server.objects.exclude(placement=None).get() == stuck
+
+
+def test_a_host_is_reconciled_by_one_worker_at_a_time(host: Hypervisor, faulty: FaultyHost) -> None:
+    """Guard: only_one in tasks.py."""
+    with only_one(f"reconcile host {host.pk}"):
+        at_once(1, lambda: reconcile_host(host.pk))
+    assert faulty.calls == []
+    reconcile_host(host.pk)
+    assert faulty.calls == ["powers"]
 
 
 @pytest.mark.parametrize("power", [PowerState.RUNNING, PowerState.OFF])
