@@ -15,9 +15,11 @@ from provisioning import hosts
 from provisioning.hypervisors.base import HostUnreachable, HypervisorError
 from provisioning.reconcile import reconcile, sample_usage
 from provisioning.tasks import reconcile_host
+from provisioning.verify.findings import Code
+from provisioning.verify.verification import verify
 from servers import lifecycle, services
 from servers.models import Operation, Server
-from servers.selectors import failed_creates_on
+from servers.selectors import failed_creates_on, servers_that_keep_dying
 from servers.states import OperationKind, PowerState, ServerStatus
 from tests.flows.conftest import FaultyHost, finish, open_operation
 from tests.flows.test_operations import at_once
@@ -116,6 +118,24 @@ def test_a_server_whose_process_died_is_started_again(host: Hypervisor, active: 
     assert open_operation(active).requested_by == "reconcile"
     assert finish(active).status == ServerStatus.ACTIVE
     assert hosts.host_of(active).power(active.uuid).state == PowerState.RUNNING
+
+
+def test_a_server_that_dies_after_each_start_is_left_stopped(
+    host: Hypervisor, active: Server, caplog: pytest.LogCaptureFixture
+) -> None:
+    """Guard: servers_that_keep_dying in follow_host; without it it is started for ever."""
+    for _ in range(6):
+        assert Code.SERVER_KEEPS_DYING not in {finding.code for finding in verify()}
+        kill_qemu(active)
+        wait_until_off(active)
+        looked_at(host, active)
+        finish(active)
+    assert active.status == ServerStatus.STOPPED
+    assert Operation.objects.filter(server=active, kind=OperationKind.START).count() == 5
+    assert f"server {active.uuid} dies after each start" in caplog.text
+    assert Code.SERVER_KEEPS_DYING in {finding.code for finding in verify()}
+    Operation.objects.filter(server=active).update(created_at=timezone.now() - timedelta(hours=1, minutes=1))
+    assert not servers_that_keep_dying(), "what was long before does not count"
 
 
 def test_an_unreachable_host_changes_no_status(host: Hypervisor, faulty: FaultyHost, active: Server) -> None:
