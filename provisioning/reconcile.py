@@ -6,6 +6,7 @@ its servers do is unknown, not off.
 """
 
 import logging
+import random
 from collections import defaultdict
 from collections.abc import Collection, Iterable
 from dataclasses import dataclass
@@ -69,8 +70,8 @@ def reconcile(hypervisor: Hypervisor) -> list[Decision]:
         lifecycle.forget_power(servers_on(hypervisor))
         return []
     contact.record_answer(hypervisor)
-    _settle_all(hypervisor, decisions, asked_at)
-    _clear_failed_creates(hypervisor)
+    _settle_all(decisions, asked_at)
+    _remove_leftovers(hypervisor, decisions)
     return decisions
 
 
@@ -82,7 +83,7 @@ def reconcile_some(hypervisor: Hypervisor, machines: Collection[UUID]) -> None:
     asked_at = clock.now()
     powers = hosts.connect(hypervisor).powers()
     decisions = [decision_on(server, powers.get(server.uuid)) for server in servers]
-    _settle_all(hypervisor, decisions, asked_at)
+    _settle_all(decisions, asked_at)
 
 
 def decide(hypervisor: Hypervisor) -> list[Decision]:
@@ -107,20 +108,19 @@ def decision_on(server: Server, power: Power | None) -> Decision:
     return Decision(server, Action.START_AGAIN if died else Action.FOLLOW, power.state)
 
 
-def _settle_all(hypervisor: Hypervisor, decisions: list[Decision], asked_at: datetime) -> None:
+def _settle_all(decisions: list[Decision], asked_at: datetime) -> None:
     _confirm(decisions, asked_at)
     for decision in decisions:
         if decision.action != Action.CONFIRM:
-            _settle(hypervisor, decision, asked_at)
+            _settle(decision, asked_at)
 
 
-def _settle(hypervisor: Hypervisor, decision: Decision, asked_at: datetime) -> None:
+def _settle(decision: Decision, asked_at: datetime) -> None:
     """Do what was decided, unless something was written about the server since its host was asked."""
     server, action = decision.server, decision.action
     log.warning("server %s: %s, for its host says %s", server.uuid, action, decision.power)
     if action == Action.REMOVE:
-        _remove(hypervisor, server)
-        return
+        return  # by _remove_leftovers, once all others are settled
     try:
         services.follow_host(
             server=server,
@@ -147,20 +147,21 @@ def _confirm(decisions: Iterable[Decision], asked_at: datetime) -> None:
         lifecycle.confirm(servers, power, asked_at)
 
 
-def _clear_failed_creates(hypervisor: Hypervisor) -> None:
-    """Remove what failed creates left here while the host did not answer, and release their claims."""
-    for server in failed_creates_on(hypervisor):
-        if _remove(hypervisor, server):
-            services.release_claims(server=server)
+def _remove_leftovers(hypervisor: Hypervisor, decisions: Iterable[Decision]) -> None:
+    """Remove what late workers and failed creates left here, and release the claims of the latter.
 
-
-def _remove(hypervisor: Hypervisor, server: Server) -> bool:
-    try:
-        hosts.connect(hypervisor).delete(server.uuid)
-    except HypervisorError as error:
-        log.warning("what is left of server %s stays for now: %s", server.uuid, error)
-        return False
-    return True
+    Until the first that does not succeed: each such attempt may take a minute, and the next round comes soon.
+    """
+    given_up = [decision.server for decision in decisions if decision.action == Action.REMOVE]
+    left = [*given_up, *failed_creates_on(hypervisor)]
+    random.shuffle(left)  # or one that is stuck for good would keep all behind it for ever
+    for server in left:
+        try:
+            hosts.connect(hypervisor).delete(server.uuid)
+        except HypervisorError as error:
+            log.warning("what is left of server %s stays for now: %s", server.uuid, error)
+            return
+        services.release_claims(server=server)
 
 
 def sample_usage(hypervisor: Hypervisor) -> None:

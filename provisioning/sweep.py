@@ -25,6 +25,19 @@ log = logging.getLogger(__name__)
 
 AT_ONCE = 1000
 THREADS = 4
+LONGEST_PAUSE_S = 600.0
+
+
+@dataclass(frozen=True)
+class Reminder:
+    """When a message about an operation was last sent, and for how long none is sent again."""
+
+    at: float
+    pause_s: float
+
+    @property
+    def is_fresh(self) -> bool:
+        return monotonic() - self.at < self.pause_s
 
 
 @dataclass
@@ -33,7 +46,7 @@ class Sweep:
 
     # A message on its way, or waiting behind others, is not forgotten yet.
     patience: timedelta = timedelta(seconds=15)
-    _reminded: dict[int, float] = field(default_factory=dict)
+    _reminded: dict[int, Reminder] = field(default_factory=dict)
     _has_broker: bool = True
     _threads: ThreadPoolExecutor = field(default_factory=lambda: ThreadPoolExecutor(THREADS))
     _here: dict[int, Future[None]] = field(default_factory=dict)
@@ -45,11 +58,12 @@ class Sweep:
             for operation in forgotten:
                 log.warning("%s of server %s was forgotten", operation, operation.server.uuid)
                 _remind(operation)
-                self._reminded[operation.pk] = monotonic()
+                self._reminded[operation.pk] = self._next_reminder(operation)
                 self._has_broker = True
         except (OperationalError, OSError) as error:
             log.error("no broker (%s): %d operations are carried out here", error, len(forgotten))
             self._has_broker = False
+            self._reminded.clear()  # with their broker the messages are gone
             self._carry_out_here(forgotten)
         return len(forgotten)
 
@@ -58,19 +72,24 @@ class Sweep:
         wait(self._here.values())
 
     def _forgotten(self) -> list[Operation]:
-        patience_s = self.patience.total_seconds()
-        self._reminded = {pk: at for pk, at in self._reminded.items() if monotonic() - at < patience_s}
         self._here = {pk: work for pk, work in self._here.items() if not work.done()}
         # Without a broker nobody else is on the way.
         late = due_operations(self.patience if self._has_broker else timedelta())
-        seen_to = [*self._reminded, *self._here]
-        return list(late.exclude(pk__in=seen_to).select_related("server")[:AT_ONCE])
+        all_late = list(late.values_list("pk", flat=True))
+        self._reminded = {pk: self._reminded[pk] for pk in all_late if pk in self._reminded}
+        seen_to = self._here.keys() | {pk for pk, reminder in self._reminded.items() if reminder.is_fresh}
+        forgotten = [pk for pk in all_late if pk not in seen_to][:AT_ONCE]
+        return list(late.filter(pk__in=forgotten).select_related("server"))
+
+    def _next_reminder(self, operation: Operation) -> Reminder:
+        """Twice the pause each time: where there is no worker, messages would pile up in the broker."""
+        last, patience_s = self._reminded.get(operation.pk), self.patience.total_seconds()
+        return Reminder(monotonic(), min(2 * last.pause_s, LONGEST_PAUSE_S) if last else patience_s)
 
     def _carry_out_here(self, operations: Iterable[Operation]) -> None:
         """Not waiting for the slowest: a copy of an image may take minutes."""
         for operation in operations:
-            if operation.pk not in self._reminded:
-                self._here[operation.pk] = self._threads.submit(_carry_out_in_thread, operation.pk)
+            self._here[operation.pk] = self._threads.submit(_carry_out_in_thread, operation.pk)
 
 
 def _remind(operation: Operation) -> None:

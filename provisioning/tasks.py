@@ -8,6 +8,7 @@ from provisioning.carry_out import carry_out
 from provisioning.hypervisors.base import MachineNotFound
 from servers.models import Server
 from vpsorg import queues
+from vpsorg.only_one import only_one
 
 
 @shared_task(name="provisioning.carry_out")
@@ -22,7 +23,10 @@ def reconcile_all() -> None:
 
 @shared_task(name="provisioning.reconcile")
 def reconcile_host(hypervisor_id: int) -> None:
-    reconcile.reconcile(Hypervisor.objects.get(pk=hypervisor_id))
+    """By one worker at a time: a host that is slow to answer must not take them all."""
+    with only_one(f"reconcile host {hypervisor_id}") as mine:
+        if mine:
+            reconcile.reconcile(Hypervisor.objects.get(pk=hypervisor_id))
 
 
 @shared_task(name="provisioning.sample_all")

@@ -154,8 +154,9 @@ def begin(operation_id: int) -> Operation | None:
         is_full = host_is_full(operation_id)
         if is_full:
             # Due later: of many messages about it one comes again, and the sweep does not call it forgotten.
+            # What was abandoned is queued like the others: its former worker, should it live, cannot write.
             later = Now() + timedelta(seconds=delay_s)
-            changed = mine.filter(status=OperationStatus.QUEUED).update(due_at=later)
+            changed = mine.update(status=OperationStatus.QUEUED, lease_until=None, due_at=later)
         else:
             changed = mine.update(
                 status=OperationStatus.RUNNING,

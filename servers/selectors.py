@@ -2,15 +2,18 @@
 
 from datetime import timedelta
 
-from django.db.models import Q, QuerySet
+from django.db.models import Count, F, Q, QuerySet
 from django.db.models.functions import Now
 
 from accounts.models import Account
 from inventory.models import Hypervisor
 from servers.models import Operation, Server
-from servers.states import AT_REST, OPEN_OPERATION, OperationStatus, ServerStatus
+from servers.states import AT_REST, OPEN_OPERATION, OperationKind, OperationStatus, ServerStatus
 from vpsorg.api.references import named_by
 from vpsorg.errors import NotFound
+
+RECONCILE = "reconcile"
+MOST_STARTS = 5  # by reconcile, within an hour
 
 
 def servers_of(account: Account) -> QuerySet[Server]:
@@ -66,6 +69,17 @@ def failed_creates_on(hypervisor: Hypervisor) -> QuerySet[Server]:
         .exclude(operations__status__in=OPEN_OPERATION)
         .select_related("placement__hypervisor")
     )
+
+
+def servers_that_keep_dying() -> QuerySet[Server]:
+    """Stopped, for their QEMU died each time, and reconcile has started them as often as it may."""
+    starts = Q(
+        operations__kind=OperationKind.START,
+        operations__requested_by=RECONCILE,
+        operations__created_at__gt=F("settled_at") - timedelta(hours=1),
+    )
+    stopped = Server.objects.filter(status=ServerStatus.STOPPED)
+    return stopped.annotate(starts=Count("operations", filter=starts)).filter(starts__gte=MOST_STARTS)
 
 
 def given_up_servers() -> QuerySet[Server]:

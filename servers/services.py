@@ -4,6 +4,7 @@ Each is one transaction: all of it, or a refusal and nothing.  ``requested_by``
 says who asked, for the history.
 """
 
+import logging
 from collections.abc import Sequence
 from datetime import datetime
 from typing import Any
@@ -22,11 +23,13 @@ from servers.credits import require_grace, require_runway
 from servers.models import Operation, ResourceUsage, Server
 from servers.prices import price_of, price_of_plan
 from servers.rates import record_rate
-from servers.selectors import servers_of
+from servers.selectors import RECONCILE, servers_of, servers_that_keep_dying
 from servers.states import OperationKind, OperationStatus, PowerState, ServerStatus, SuspensionReason
 from vpsorg import queues
 from vpsorg.errors import NotAllowedNow, NotFound, Refusal
 from vpsorg.messages import send_on_commit
+
+log = logging.getLogger(__name__)
 
 
 @transaction.atomic
@@ -190,10 +193,15 @@ def update_server(
 def follow_host(*, server: Server, power: PowerState, start_again: bool, asked_at: datetime) -> None:
     """Make an idle server's status what its host said at ``asked_at``.
 
-    ``start_again``: nobody switched it off, the host or its process died; so it is started again.
+    ``start_again``: nobody switched it off, the host or its process died; so it is started again;
+    but one that dies after each of several starts within an hour is left stopped, for staff to look at.
     """
-    if lifecycle.observe(server, power, asked_at) and start_again:
-        _order(server, OperationKind.START, "reconcile")
+    if not lifecycle.observe(server, power, asked_at) or not start_again:
+        return
+    if servers_that_keep_dying().filter(pk=server.pk).exists():
+        log.error("server %s dies after each start: it is left stopped", server.uuid)
+        return
+    _order(server, OperationKind.START, RECONCILE)
 
 
 @transaction.atomic

@@ -47,6 +47,7 @@ class Code(StrEnum):
     SERVER_POWER = auto()
     SERVER_PAUSED = auto()
     SERVER_RUNS_SUSPENDED = auto()
+    SERVER_KEEPS_DYING = auto()
     SERVER_STUCK = auto()
     SERVER_UNPLACED = auto()
     SERVER_LOCATION = auto()

@@ -7,6 +7,7 @@ from datetime import datetime, timedelta
 from inventory.models import Hypervisor
 from provisioning.verify.findings import Code, Finding
 from provisioning.verify.snapshot import HostRow, OperationRow, Rows, ServerRow, Size
+from servers.selectors import MOST_STARTS
 from servers.states import RULES, OperationKind, OperationStatus, ServerStatus
 
 NOT_SEEN_FOR = timedelta(minutes=10)
@@ -76,6 +77,12 @@ def _samples(rows: Rows) -> Iterator[Finding]:
 def _servers(rows: Rows) -> Iterator[Finding]:
     for server in rows.servers.values():
         name = f"server {server.id}"
+        if server.keeps_dying:
+            yield Finding(
+                Code.SERVER_KEEPS_DYING,
+                name,
+                f"is stopped, and reconcile had to start it {MOST_STARTS} times within the hour before.",
+            )
         if server.operation is None and server.status in SHOWN_BY_OPERATIONS:
             yield Finding(
                 Code.SERVER_STUCK, name, f"is {server.status}, and no operation is open that would end it."

@@ -24,6 +24,7 @@ from provisioning.verify.snapshot import (
     Size,
 )
 from servers.models import Operation, Server
+from servers.selectors import servers_that_keep_dying
 from servers.states import OPEN_OPERATION, OperationKind, OperationStatus, ServerStatus
 
 
@@ -89,11 +90,12 @@ def _servers(servers: QuerySet[Server]) -> list[ServerRow]:
     held = servers.exclude(status=ServerStatus.DELETED, placement=None)
     of_them = Operation.objects.filter(status__in=OPEN_OPERATION, server__in=held)
     operations = {row.server_id: _operation(row) for row in of_them}
+    dying = set(servers_that_keep_dying().values_list("pk", flat=True))
     rows = held.select_related("plan", "location", "usage").order_by("pk")
-    return [_server(row, operations.get(row.pk)) for row in rows]
+    return [_server(row, operations.get(row.pk), row.pk in dying) for row in rows]
 
 
-def _server(row: Server, operation: OperationRow | None) -> ServerRow:
+def _server(row: Server, operation: OperationRow | None, keeps_dying: bool) -> ServerRow:
     usage = getattr(row, "usage", None)
     return ServerRow(
         id=row.pk,
@@ -106,6 +108,7 @@ def _server(row: Server, operation: OperationRow | None) -> ServerRow:
         reported=tuple(address for address in (row.ip_address, row.ipv6_address) if address),
         settled_at=row.settled_at,
         sampled_at=usage and usage.sampled_at,
+        keeps_dying=keeps_dying,
     )
 
 

@@ -73,6 +73,7 @@ class ServerRow:
     reported: tuple[str, ...]  # the addresses that its guest told
     settled_at: datetime
     sampled_at: datetime | None
+    keeps_dying: bool = False
 
     @property
     def is_idle(self) -> bool:

@@ -15,7 +15,7 @@ from servers import lifecycle, services
 from servers.models import Operation, Server
 from servers.states import OperationStatus, ServerStatus
 from tests.factories import AccountFactory, OsVersionFactory, PlanFactory
-from tests.flows.conftest import FaultyHost, finish, open_operation
+from tests.flows.conftest import FaultyHost, finish, let_lease_end, open_operation
 from tests.flows.test_operations import at_once
 from tests.flows.test_reconcile import pause_is_over
 
@@ -79,6 +79,38 @@ def test_what_finds_no_place_is_not_forgotten(host: Hypervisor, monkeypatch: pyt
     assert woken == [second.pk]
     second.refresh_from_db()
     assert second.due_at > timezone.now(), "and the sweep does not call it forgotten"
+
+
+def test_what_a_dead_worker_left_waits_for_a_place_like_the_others(
+    host: Hypervisor, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Guard: the update in begin is of all that could be taken, not only of what is queued.
+
+    Nor may the former worker write, should it live: before another one has begun, and after.
+    """
+    Hypervisor.objects.update(max_operations=1)
+    left, other = queued(host, 2)
+    former = begin(left)
+    assert former is not None
+    let_lease_end(left.server)
+    holder = begin(other)
+    assert holder is not None
+    woken: list[int] = []
+    monkeypatch.setattr(services, "wake", lambda operation, delay_s: woken.append(operation.pk))
+    carry_out(left.pk)
+    assert woken == [left.pk]
+    left.refresh_from_db()
+    assert (left.status, left.lease_until) == (OperationStatus.QUEUED, None)
+    assert left.due_at > timezone.now(), "and the sweep does not call it forgotten"
+    with pytest.raises(lifecycle.LeaseLost):
+        lifecycle.renew(former)
+    lifecycle.succeed(holder)
+    Operation.objects.filter(pk=left.pk).update(due_at=timezone.now())
+    again = begin(left)
+    assert again is not None
+    with pytest.raises(lifecycle.LeaseLost):
+        lifecycle.succeed(former)
+    lifecycle.succeed(again)
 
 
 def test_a_silent_host_is_not_asked_again_at_once(host: Hypervisor, faulty: FaultyHost) -> None:

@@ -2,20 +2,28 @@
 
 import os
 import signal
+from collections.abc import Callable
 from datetime import timedelta
 from typing import Any
+from uuid import UUID
 
 import pytest
 from django.utils import timezone
 
 from inventory.models import Hypervisor
 from provisioning import hosts
-from provisioning.hypervisors.base import HostUnreachable
+from provisioning.hypervisors.base import HostUnreachable, HypervisorError
 from provisioning.reconcile import reconcile, sample_usage
+from provisioning.tasks import reconcile_host
+from provisioning.verify.findings import Code
+from provisioning.verify.verification import verify
 from servers import lifecycle, services
 from servers.models import Operation, Server
+from servers.selectors import failed_creates_on, servers_that_keep_dying
 from servers.states import OperationKind, PowerState, ServerStatus
 from tests.flows.conftest import FaultyHost, finish, open_operation
+from tests.flows.test_operations import at_once
+from vpsorg.only_one import only_one
 
 
 def looked_at(host: Hypervisor, server: Server) -> Server:
@@ -112,6 +120,24 @@ def test_a_server_whose_process_died_is_started_again(host: Hypervisor, active: 
     assert hosts.host_of(active).power(active.uuid).state == PowerState.RUNNING
 
 
+def test_a_server_that_dies_after_each_start_is_left_stopped(
+    host: Hypervisor, active: Server, caplog: pytest.LogCaptureFixture
+) -> None:
+    """Guard: servers_that_keep_dying in follow_host; without it it is started for ever."""
+    for _ in range(6):
+        assert Code.SERVER_KEEPS_DYING not in {finding.code for finding in verify()}
+        kill_qemu(active)
+        wait_until_off(active)
+        looked_at(host, active)
+        finish(active)
+    assert active.status == ServerStatus.STOPPED
+    assert Operation.objects.filter(server=active, kind=OperationKind.START).count() == 5
+    assert f"server {active.uuid} dies after each start" in caplog.text
+    assert Code.SERVER_KEEPS_DYING in {finding.code for finding in verify()}
+    Operation.objects.filter(server=active).update(created_at=timezone.now() - timedelta(hours=1, minutes=1))
+    assert not servers_that_keep_dying(), "what was long before does not count"
+
+
 def test_an_unreachable_host_changes_no_status(host: Hypervisor, faulty: FaultyHost, active: Server) -> None:
     faulty.fail_next("powers", HostUnreachable("no answer"))
     seen = looked_at(host, active)
@@ -151,6 +177,53 @@ def test_usage_is_what_libvirt_counts(host: Hypervisor, active: Server) -> None:
     assert active.usage.last_cpu_time_ns > 0
     assert 0 <= active.usage.cpu_percent <= 100
     assert 0 <= active.usage.memory_used_mib <= 128
+
+
+def test_a_host_that_does_not_let_go_is_asked_once_a_round(
+    host: Hypervisor, faulty: FaultyHost, order: Callable[[], Server]
+) -> None:
+    """Guard: the ``return`` in _remove_leftovers; without it each machine that is stuck costs a minute."""
+    failed, given_up = [finish(order()) for _ in range(3)], finish(order())
+    Server.objects.update(status=ServerStatus.ERROR)
+    Server.objects.filter(pk=given_up.pk).update(placement=None)
+    faulty.calls.clear()
+    faulty.fail_next("delete", HypervisorError("the process does not die"))
+    reconcile(host)
+    assert faulty.calls == ["powers", "delete"]
+    reconcile(host)
+    assert faulty.calls == ["powers", "delete", "powers", *["delete"] * 4]
+    assert not Server.objects.filter(pk__in=[server.pk for server in failed]).exclude(placement=None)
+    assert hosts.driver(host).powers() == {}
+
+
+def test_one_machine_that_is_stuck_does_not_keep_the_others(
+    host: Hypervisor, faulty: FaultyHost, order: Callable[[], Server], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Guard: the shuffle in _remove_leftovers."""
+    for _ in range(2):
+        finish(order())
+    Server.objects.update(status=ServerStatus.ERROR)
+    stuck = failed_creates_on(host)[0]
+    delete = faulty.delete
+
+    def stuck_or_not(machine: UUID) -> None:
+        if machine == stuck.uuid:
+            raise HypervisorError("the process does not die")
+        delete(machine)
+
+    monkeypatch.setattr(faulty, "delete", stuck_or_not)
+    for _ in range(20):
+        reconcile(host)
+    assert Server.objects.exclude(placement=None).get() == stuck
+
+
+def test_a_host_is_reconciled_by_one_worker_at_a_time(host: Hypervisor, faulty: FaultyHost) -> None:
+    """Guard: only_one in tasks.py."""
+    with only_one(f"reconcile host {host.pk}"):
+        at_once(1, lambda: reconcile_host(host.pk))
+    assert faulty.calls == []
+    reconcile_host(host.pk)
+    assert faulty.calls == ["powers"]
 
 
 @pytest.mark.parametrize("power", [PowerState.RUNNING, PowerState.OFF])

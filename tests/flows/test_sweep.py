@@ -61,6 +61,64 @@ def test_a_worker_of_the_location_is_reminded_and_not_at_every_look(redis: Redis
     assert redis.llen(QUEUE) == 1
 
 
+@pytest.fixture
+def clock(monkeypatch: pytest.MonkeyPatch) -> list[float]:
+    """The sweep's clock: its first element is the time."""
+    now = [0.0]
+    monkeypatch.setattr("provisioning.sweep.monotonic", lambda: now[0])
+    return now
+
+
+def seconds_of_reminders(sweep: Sweep, clock: list[float], until: int) -> list[int]:
+    reminders = []
+    for second in range(0, until, 5):
+        clock[0] = float(second)
+        reminders += [second] * sweep.once()
+    return reminders
+
+
+@pytest.mark.django_db(transaction=True)
+def test_where_nobody_listens_the_pauses_between_messages_grow(redis: Redis, clock: list[float]) -> None:
+    """Guard: the doubling in _next_reminder; without it a location without a worker fills the broker."""
+    OperationFactory.create(due_at=timezone.now() - timedelta(minutes=1))
+    sweep = Sweep(patience=timedelta(seconds=15))
+    assert seconds_of_reminders(sweep, clock, 2200) == [0, 15, 45, 105, 225, 465, 945, 1545, 2145]
+    assert redis.llen(QUEUE) == 9
+
+
+@pytest.mark.django_db(transaction=True)
+def test_what_was_taken_up_meanwhile_is_soon_missed_again(redis: Redis, clock: list[float]) -> None:
+    """Guard: ``_reminded`` keeps only what is late; without it the pause of an old trouble stays."""
+    OperationFactory.create(due_at=timezone.now() - timedelta(minutes=1))
+    sweep = Sweep(patience=timedelta(seconds=15))
+    assert len(seconds_of_reminders(sweep, clock, 1000)) == 7
+    Operation.objects.update(due_at=timezone.now())
+    assert sweep.once() == 0
+    Operation.objects.update(due_at=timezone.now() - timedelta(minutes=1))
+    assert sweep.once() == 1
+    clock[0] += 15
+    assert sweep.once() == 1
+
+
+def test_what_waits_for_its_next_message_is_carried_out_when_the_broker_is_gone(
+    redis: Redis, clock: list[float], order: Callable[..., Server]
+) -> None:
+    """Guard: ``_reminded`` is cleared when there is no broker; without it a long pause is waited for."""
+    waiting = order()
+    Operation.objects.update(due_at=timezone.now() - timedelta(minutes=1))
+    sweep = Sweep(patience=timedelta(seconds=15))
+    assert seconds_of_reminders(sweep, clock, 1000)[-1] == 945
+    order(account=waiting.account)
+    Operation.objects.update(due_at=timezone.now() - timedelta(minutes=1))
+    REDIS.stop()
+    try:
+        look(sweep)
+        look(sweep)
+    finally:
+        REDIS.start()
+    assert Server.objects.get(pk=waiting.pk).status == ServerStatus.ACTIVE
+
+
 def test_without_a_broker_operations_are_carried_out_all_the_same(
     no_broker: None, order: Callable[[], Server]
 ) -> None:

@@ -266,6 +266,8 @@ WRONG: list[tuple[set[Code], Change]] = [
     ({C.SERVER_POWER}, lambda w: w.is_server(status=S.STOPPED)),
     ({C.SERVER_PAUSED}, lambda w: w.machine(power=Power(state=PowerState.PAUSED))),
     ({C.SERVER_RUNS_SUSPENDED}, lambda w: w.is_server(status=S.SUSPENDED)),
+    ({C.SERVER_KEEPS_DYING}, lambda w: (
+        w.is_server(status=S.STOPPED, keeps_dying=True).machine(power=Power(state=PowerState.OFF)))),
     ({C.SERVER_STUCK}, lambda w: w.is_server(status=S.REBOOTING)),
     ({C.SERVER_STUCK}, lambda w: w.is_server(status=S.PROVISIONING)),
     ({C.SERVER_UNPLACED}, lambda w: w.gives_back()),
