@@ -43,6 +43,7 @@ def claimed(host: Hypervisor) -> tuple[int, int, int]:
 
 
 def test_of_many_creates_at_once_as_many_succeed_as_there_is_room_for() -> None:
+    """Guard: ``fitting`` in the update of ``_claim_host`` in inventory/services.py."""
     host = HypervisorFactory.create(memory_mib=5 * 1024)
     addresses(host.location)
     results = at_once(12, lambda: claim(host.location, **SIZE))
@@ -52,6 +53,7 @@ def test_of_many_creates_at_once_as_many_succeed_as_there_is_room_for() -> None:
 
 
 def test_of_many_creates_at_once_as_many_succeed_as_there_are_addresses() -> None:
+    """Guard: ``placement=None`` in ``_claim_address``, and ``atomic`` on ``claim``."""
     host = HypervisorFactory.create()
     addresses(host.location, "203.0.113.0/29")  # five, without the gateway
     results = at_once(12, lambda: claim(host.location, **SIZE))
@@ -62,7 +64,10 @@ def test_of_many_creates_at_once_as_many_succeed_as_there_are_addresses() -> Non
 
 
 def test_two_transactions_on_different_hosts_never_take_the_same_address() -> None:
-    """The hosts' rows make claims on one host wait for each other; here only the addresses meet."""
+    """The hosts' rows make claims on one host wait for each other; here only the addresses meet.
+
+    Guard: ``select_for_update(skip_locked=True)`` in ``_claim_address``.
+    """
     small = HypervisorFactory.create(memory_mib=1024)
     large = HypervisorFactory.create(memory_mib=64 * 1024, memory_mib_used=32 * 1024)
     addresses(small.location)
@@ -76,7 +81,10 @@ def test_two_transactions_on_different_hosts_never_take_the_same_address() -> No
 
 
 def _in_a_thread(do: Callable[[], Placement]) -> Placement:
+    """What waits for a lock fails: whoever holds it waits for this thread."""
     try:
+        with connection.cursor() as cursor:
+            cursor.execute("SET lock_timeout = '5s'")
         return do()
     finally:
         connection.close()
@@ -132,6 +140,7 @@ def test_claims_go_to_the_emptiest_host_of_the_location() -> None:
 
 
 def test_what_is_released_can_be_claimed_again_but_an_address_rests_first() -> None:
+    """Guard: ``rests_until`` in ``_claim_address`` and in ``release``."""
     host = HypervisorFactory.create(memory_mib=1024)
     addresses(host.location, "203.0.113.0/30")  # one, without the gateway
     release(claim(host.location, **SIZE))
@@ -175,7 +184,18 @@ def test_gateways_and_nameservers_from_before_are_reserved_and_the_way_back_leav
     }
 
 
+def test_addresses_come_from_active_pools_of_the_location_only() -> None:
+    """Guard: ``pool__location`` and ``pool__is_active`` in ``_claim_address``."""
+    host = HypervisorFactory.create()
+    addresses(LocationFactory.create(code="us-east"), "198.51.100.0/29")
+    addresses(host.location, "192.0.2.0/29")
+    IpPool.objects.filter(network="192.0.2.0/29").update(is_active=False)
+    addresses(host.location, "203.0.113.0/29")
+    assert claim(host.location, **SIZE).addresses.get().pool.network == "203.0.113.0/29"
+
+
 def test_a_server_gets_an_address_of_each_family_that_its_location_has() -> None:
+    """Guard: ``pool__family`` in ``_claim_address``."""
     host = HypervisorFactory.create()
     addresses(host.location)
     addresses(host.location, "2001:db8::/124")
