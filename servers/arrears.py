@@ -21,10 +21,10 @@ from accounts.models import Account
 from accounts.webhooks.events import Event
 from accounts.webhooks.services import announce
 from servers import services
-from servers.credits import required_runway, spend_per_hour, suspends_at, to_be_paid
+from servers.credits import SUSPENDED_BY_BILLING, required_runway, spend_per_hour, suspends_at, to_be_paid
 from servers.models import Operation, Server
 from servers.selectors import servers_of
-from servers.states import SETTLED, OperationKind, ServerStatus, SuspensionReason
+from servers.states import SETTLED, OperationKind, SuspensionReason
 from vpsorg import clock
 from vpsorg.api.times import utc
 from vpsorg.errors import Refusal
@@ -66,9 +66,7 @@ def settle(account_id: int, now: datetime | None = None) -> None:
 
 
 def suspended_by_billing() -> QuerySet[Server]:
-    return Server.objects.filter(
-        status=ServerStatus.SUSPENDED, suspended_for=SuspensionReason.BILLING, deleted_at=None
-    )
+    return Server.objects.filter(SUSPENDED_BY_BILLING, deleted_at=None)
 
 
 def suspended_for_long(now: datetime) -> QuerySet[Server]:

@@ -16,6 +16,7 @@ from vpsorg.errors import InsufficientCredits
 
 # One that is being made, or comes back, will cost.
 COSTLY = set(PUBLIC_STATUSES) - {ServerStatus.ERROR, ServerStatus.SUSPENDED}
+SUSPENDED_BY_BILLING = Q(status=ServerStatus.SUSPENDED, suspended_for=SuspensionReason.BILLING)
 
 
 def spend_per_hour(account: Account) -> Decimal:
@@ -25,8 +26,7 @@ def spend_per_hour(account: Account) -> Decimal:
 
 def to_be_paid(account: Account) -> QuerySet[Server]:
     """What the account runs, and what billing suspended: it comes back when it is paid."""
-    by_billing = Q(status=ServerStatus.SUSPENDED, suspended_for=SuspensionReason.BILLING)
-    return servers_of(account).filter(Q(status__in=COSTLY) | by_billing)
+    return servers_of(account).filter(Q(status__in=COSTLY) | SUSPENDED_BY_BILLING)
 
 
 def required_runway(account: Account, *, more: Decimal = Decimal(0)) -> Decimal:
