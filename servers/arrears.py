@@ -8,7 +8,7 @@ been suspended for long.
 """
 
 import logging
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Collection
 from datetime import datetime, timedelta
 from functools import partial
 
@@ -20,7 +20,7 @@ from accounts import ledger
 from accounts.models import Account
 from accounts.webhooks.events import Event
 from accounts.webhooks.services import announce
-from servers import services
+from servers import metering, services
 from servers.credits import SUSPENDED_BY_BILLING, required_runway, spend_per_hour, suspends_at, to_be_paid
 from servers.models import Operation, Server
 from servers.selectors import servers_of
@@ -34,12 +34,20 @@ log = logging.getLogger(__name__)
 BILLING = "billing"
 
 
-def settle_all(accounts: Iterable[int] = (), now: datetime | None = None) -> None:
-    """Settle these accounts, all that are below zero, and all with servers that billing suspended."""
+def tick() -> Collection[int]:
+    """Charge what is due, then see to every account that is in arrears or was.  Returns the accounts charged.
+
+    Raises TickUnderWay and ClocksDiffer, as the meter does.
+    """
+    accounts = metering.meter(then=settle)
+    settle_all()
+    return accounts
+
+
+def settle_all(now: datetime | None = None) -> None:
+    """Settle all accounts that are below zero, and all with servers that billing suspended."""
     concerned = Account.objects.filter(
-        Q(pk__in=list(accounts))
-        | Q(below_zero_since__isnull=False)
-        | Q(pk__in=suspended_by_billing().values("account"))
+        Q(below_zero_since__isnull=False) | Q(pk__in=suspended_by_billing().values("account"))
     )
     for account_id in concerned.order_by("pk").values_list("pk", flat=True):
         try:

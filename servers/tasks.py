@@ -13,11 +13,9 @@ log = logging.getLogger(__name__)
 def meter() -> None:
     """Charge what is due, and see to the accounts that it leaves short.  One tick at a time."""
     try:
-        metering.meter(then=arrears.settle)
+        arrears.tick()
     except metering.TickUnderWay:
         log.info("the tick before is still under way")
-    else:
-        arrears.settle_all()
 
 
 @shared_task(name="servers.settle")

@@ -16,14 +16,12 @@ class Command(BaseCommand):
 
     def handle(self, *args: Any, **options: Any) -> None:
         try:
-            accounts = metering.meter(then=arrears.settle)
+            accounts = arrears.tick()
+            self.stdout.write(f"{len(accounts)} accounts charged")
         except clock.ClocksDiffer as error:
             raise CommandError(str(error)) from None
         except metering.TickUnderWay:
             self.stdout.write("Another tick is under way and charges what is due.")
-        else:
-            arrears.settle_all()
-            self.stdout.write(f"{len(accounts)} accounts charged")
         for server in (
             arrears.suspended_for_long(clock.now()).select_related("account").order_by("suspended_at")
         ):
