@@ -18,7 +18,6 @@ from contextvars import copy_context
 from functools import partial
 from time import monotonic
 from typing import Any, TypeVar
-from weakref import WeakSet
 
 import libvirt
 
@@ -48,7 +47,6 @@ class LibvirtConnection:
         self._opening: Future[Connection] | None = None
         self._patience_s = 0.0
         self._patient_until = 0.0
-        _instances.add(self)
 
     def call(self, limit_s: float, body: Callable[[Connection], Result]) -> Result:
         """What the body makes of the open connection; libvirt's errors come out as ours.
@@ -78,6 +76,7 @@ class LibvirtConnection:
 
     def _connect(self) -> tuple[Connection, bool]:
         """The open connection, and whether it was opened just now."""
+        _refuse_a_fork()
         give_up_at = monotonic() + OPEN_LIMIT_S
         if not self._lock.acquire(timeout=OPEN_LIMIT_S):
             raise HostUnreachable(f"{self.uri}: another thread waits for its answer already")
@@ -170,8 +169,6 @@ def _settle(answer: Future[Result], call: Callable[[], Result]) -> None:
         del answer
 
 
-_instances: WeakSet[LibvirtConnection] = WeakSet()
-_inherited: list[Any] = []
 _event_loop_lock = threading.Lock()
 _event_loop_pid: int | None = None
 
@@ -193,19 +190,11 @@ def _run_event_loop() -> None:
         libvirt.virEventRunDefaultImpl()
 
 
-def _after_fork_in_child() -> None:
-    """Start afresh: neither threads nor locks outlive a fork, and the socket is the parent's.
+def _refuse_a_fork() -> None:
+    """Raises RuntimeError in a child of a process that used libvirt.
 
-    What was inherited is kept for ever, since closing it would say goodbye in the parent's name.  libvirt's
-    event loop does not come back to life: a child of a process that used it has the limits of its calls
-    but no keepalive.
+    libvirt does not outlive a fork: an event loop in the child would read from the parent's sockets what is
+    meant for the parent, and a lock of libvirt that was held in the moment of the fork is never let go.
     """
-    global _event_loop_lock
-    _event_loop_lock = threading.Lock()
-    for instance in _instances:
-        _inherited.extend((instance._held, instance._opening))
-        instance._held = instance._opening = None
-        instance._lock = threading.Lock()
-
-
-os.register_at_fork(after_in_child=_after_fork_in_child)
+    if _event_loop_pid not in (None, os.getpid()):
+        raise RuntimeError("libvirt was used before this process was forked: connect in the children only")
