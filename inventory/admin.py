@@ -11,8 +11,18 @@ from vpsorg.admin_site import ReadOnlyAdmin
 class HypervisorAdmin(admin.ModelAdmin[Hypervisor]):
     """Added by manage.py add_hypervisor, which asks the host; drained and disabled here."""
 
-    list_display = ["name", "location", "domain_type", "status", "is_reachable", "memory", "vcpu", "disk"]
-    list_filter = ["status", "is_reachable", "location", "domain_type"]
+    list_display = [
+        "name",
+        "location",
+        "domain_type",
+        "status",
+        "is_reachable",
+        "is_ready",
+        "memory",
+        "vcpu",
+        "disk",
+    ]
+    list_filter = ["status", "is_reachable", "is_ready", "location", "domain_type"]
     list_select_related = ["location"]
     search_fields = ["name", "uri"]
     readonly_fields = [
@@ -20,6 +30,7 @@ class HypervisorAdmin(admin.ModelAdmin[Hypervisor]):
         "memory_mib_used",
         "disk_gib_used",
         "is_reachable",
+        "is_ready",
         "silences",
         "ask_again_at",
         "last_seen_at",

@@ -18,7 +18,7 @@ LONGEST_PAUSE_S = 30
 TRIAL = timedelta(seconds=20)
 # One lost answer is a libvirtd that restarts; after the second no new server is put there.
 UNREACHABLE_AFTER = 2
-CONTACT = ["silences", "ask_again_at", "is_reachable", "last_error", "last_seen_at"]
+CONTACT = ["silences", "ask_again_at", "is_reachable", "is_ready", "last_error", "last_seen_at"]
 
 
 def may_be_asked(hypervisor: Hypervisor) -> bool:
@@ -32,11 +32,11 @@ def may_be_asked(hypervisor: Hypervisor) -> bool:
 
 
 def record_answer(hypervisor: Hypervisor, *, error: str = "") -> None:
-    """It answers, if only to say what is wrong with it (``error``, for staff)."""
+    """It answers.  With an ``error``, for staff, something is wrong there, and nothing new is put there."""
     if not error:
         hypervisor.last_seen_at = timezone.now()
     hypervisor.silences, hypervisor.ask_again_at = 0, None
-    hypervisor.is_reachable, hypervisor.last_error = True, error
+    hypervisor.is_reachable, hypervisor.is_ready, hypervisor.last_error = True, not error, error
     hypervisor.save(update_fields=CONTACT)
 
 

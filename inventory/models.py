@@ -45,6 +45,9 @@ class Hypervisor(models.Model):
     )
 
     is_reachable = models.BooleanField(default=True, editable=False)
+    is_ready = models.BooleanField(
+        default=True, editable=False, help_text="It can start machines: its storage pool and network are on."
+    )
     silences = models.PositiveIntegerField(
         default=0, editable=False, help_text="How often in a row it did not answer; see contact.py."
     )
@@ -66,6 +69,9 @@ class Hypervisor(models.Model):
 
     def __str__(self) -> str:
         return self.name
+
+
+TAKES_NEW_SERVERS = Q(status=Hypervisor.Status.ENABLED, is_reachable=True, is_ready=True)
 
 
 class Placement(models.Model):

@@ -5,7 +5,7 @@ from collections.abc import Iterable
 from django.db.models import Exists, OuterRef
 from django.utils import timezone
 
-from inventory.models import Hypervisor, IpAddress, IpPool
+from inventory.models import TAKES_NEW_SERVERS, Hypervisor, IpAddress, IpPool
 from plans.models import Location, Plan
 
 
@@ -31,7 +31,7 @@ def locations_with_room(plans: Iterable[Plan]) -> dict[int, list[str]]:
 
 def _room_by_location() -> dict[int, list[tuple[int, int, int]]]:
     room: dict[int, list[tuple[int, int, int]]] = {}
-    for host in Hypervisor.objects.filter(status=Hypervisor.Status.ENABLED, is_reachable=True):
+    for host in Hypervisor.objects.filter(TAKES_NEW_SERVERS):
         left = (
             host.vcpus - host.vcpus_used,
             host.memory_mib - host.memory_mib_used,

@@ -11,7 +11,7 @@ from django.db.models import F, FloatField
 from django.db.models.functions import Cast
 from django.utils import timezone
 
-from inventory.models import Hypervisor, IpAddress, IpPool, Placement
+from inventory.models import TAKES_NEW_SERVERS, Hypervisor, IpAddress, IpPool, Placement
 from plans.models import Location
 from vpsorg.errors import NoCapacity
 
@@ -69,9 +69,8 @@ def release(placement: Placement) -> None:
 
 def _claim_host(location: Location, *, vcpus: int, memory_mib: int, disk_gib: int) -> Placement:
     fitting = Hypervisor.objects.filter(
+        TAKES_NEW_SERVERS,
         location=location,
-        status=Hypervisor.Status.ENABLED,
-        is_reachable=True,
         vcpus__gte=F("vcpus_used") + vcpus,
         memory_mib__gte=F("memory_mib_used") + memory_mib,
         disk_gib__gte=F("disk_gib_used") + disk_gib,

@@ -1,6 +1,5 @@
 """From rows to the driver: which host, and what to tell it."""
 
-import os
 from functools import lru_cache
 from ipaddress import ip_address, ip_interface
 from typing import cast
@@ -21,13 +20,11 @@ def connect(hypervisor: Hypervisor) -> base.Hypervisor:
 
 def driver(hypervisor: Hypervisor) -> base.Hypervisor:
     """The bare driver.  One connection for each process and host, opened when first used."""
-    return _driver(
-        os.getpid(), hypervisor.uri, hypervisor.domain_type, hypervisor.storage_pool, hypervisor.network
-    )
+    return _driver(hypervisor.uri, hypervisor.domain_type, hypervisor.storage_pool, hypervisor.network)
 
 
 @lru_cache(maxsize=1024)
-def _driver(pid: int, uri: str, domain_type: str, pool: str, network: str) -> base.Hypervisor:
+def _driver(uri: str, domain_type: str, pool: str, network: str) -> base.Hypervisor:
     return LibvirtHypervisor(uri=uri, domain_type=domain_type, pool=pool, networks=(network,))
 
 

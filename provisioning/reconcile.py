@@ -63,13 +63,14 @@ def reconcile(hypervisor: Hypervisor) -> list[Decision]:
     asked_at = clock.now()
     try:
         decisions = decide(hypervisor)
+        fault = _fault(hypervisor)
     except HypervisorError as error:
         log.warning("host %s cannot be asked: %s", hypervisor, error)
         if not isinstance(error, HostUnreachable):
             contact.record_answer(hypervisor, error=str(error))
         lifecycle.forget_power(servers_on(hypervisor))
         return []
-    contact.record_answer(hypervisor)
+    contact.record_answer(hypervisor, error=fault)
     _settle_all(decisions, asked_at)
     _remove_leftovers(hypervisor, decisions)
     return decisions
@@ -93,6 +94,18 @@ def decide(hypervisor: Hypervisor) -> list[Decision]:
         *(decision_on(server, powers.get(server.uuid)) for server in idle_servers_on(hypervisor)),
         *_given_up(hypervisor, powers),
     ]
+
+
+def _fault(hypervisor: Hypervisor) -> str:
+    """What keeps this host from starting machines, in libvirt's words.  Raises HostUnreachable."""
+    try:
+        hosts.connect(hypervisor).check_ready()
+    except HostUnreachable:
+        raise
+    except HypervisorError as error:
+        log.warning("host %s can start no machine: %s", hypervisor, error)
+        return str(error)
+    return ""
 
 
 def decision_on(server: Server, power: Power | None) -> Decision:

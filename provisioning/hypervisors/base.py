@@ -186,6 +186,9 @@ class Hypervisor(Protocol):
     def facts(self) -> HostFacts:
         """What the host is and has.  Raises HostMisconfigured without the storage pool or network."""
 
+    def check_ready(self) -> None:
+        """Raises HostMisconfigured while the storage pool or the network is missing or not started."""
+
     def prepare(self) -> None:
         """Make the host ready for our machines: pool and network started, our network filter defined."""
 

@@ -82,6 +82,10 @@ class LibvirtHypervisor:
     def facts(self, host: Connection) -> HostFacts:
         return libvirt_host.facts(host, self._pool, self._networks)
 
+    @_on_host(QUICK_S)
+    def check_ready(self, host: Connection) -> None:
+        libvirt_host.check_ready(host, self._pool, self._networks)
+
     @_on_host(SLOW_S)
     def prepare(self, host: Connection) -> None:
         libvirt_host.prepare(host, self._pool, self._networks)

@@ -2,7 +2,7 @@
 
 import logging
 import xml.etree.ElementTree as ET
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from typing import Any
 
 import libvirt
@@ -17,11 +17,8 @@ _DOMAIN_TYPES = ("kvm", "qemu", "test")  # the best first
 
 def facts(connection: Any, pool_name: str, networks: Sequence[str]) -> HostFacts:
     """Raises HostMisconfigured when the pool or one of the networks is missing or not started."""
-    pool = connection.storagePoolLookupByName(pool_name)
-    for thing in (pool, *map(connection.networkLookupByName, networks)):
-        if not thing.isActive():
-            raise HostMisconfigured(f"{thing.name()} is not started")
-    _, capacity, _, available = pool.info()
+    check_ready(connection, pool_name, networks)
+    _, capacity, _, available = connection.storagePoolLookupByName(pool_name).info()
     version = connection.getLibVersion()
     return HostFacts(
         hostname=connection.getHostname(),
@@ -32,6 +29,17 @@ def facts(connection: Any, pool_name: str, networks: Sequence[str]) -> HostFacts
         disk_gib=capacity // 2**30,
         disk_free_gib=available // 2**30,
     )
+
+
+def check_ready(connection: Any, pool_name: str, networks: Sequence[str]) -> None:
+    for thing in _needed(connection, pool_name, networks):
+        if not thing.isActive():
+            raise HostMisconfigured(f"{thing.name()} is not started")
+
+
+def _needed(connection: Any, pool_name: str, networks: Sequence[str]) -> Iterator[Any]:
+    yield connection.storagePoolLookupByName(pool_name)
+    yield from map(connection.networkLookupByName, networks)
 
 
 def _memory_mib(connection: Any) -> int:
@@ -74,8 +82,7 @@ def _has_virtualisation(connection: Any, capabilities: ET.Element) -> bool:
 
 def prepare(connection: Any, pool_name: str, networks: Sequence[str]) -> None:
     """Start the pool and the networks, now and after each boot of the host; define our network filter."""
-    pool = connection.storagePoolLookupByName(pool_name)
-    for thing in (pool, *map(connection.networkLookupByName, networks)):
+    for thing in _needed(connection, pool_name, networks):
         if not thing.isActive():
             thing.create()
             logger.info("started %s", thing.name())

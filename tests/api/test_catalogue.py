@@ -36,6 +36,7 @@ def test_a_plan_is_available_where_a_host_has_room_and_an_address_is_free(
     changes: list[tuple[dict[str, Any], dict[str, Any]]] = [
         ({"memory_mib": 1024}, {"memory_mib": 10**6}),
         ({"is_reachable": False}, {"is_reachable": True}),
+        ({"is_ready": False}, {"is_ready": True}),
         ({"status": "draining"}, {"status": "enabled"}),
     ]
     for spoil, mend in changes:

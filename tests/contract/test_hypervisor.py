@@ -300,12 +300,13 @@ def test_preparing_starts_what_is_stopped_and_may_be_repeated(test_lab: Lab) -> 
     network = test_lab.libvirt.networkLookupByName(test_lab.network)
     network.destroy()
     network.setAutostart(0)
-    with pytest.raises(HostMisconfigured, match="not started"):
-        test_lab.hypervisor.facts()
+    for ask in (test_lab.hypervisor.facts, test_lab.hypervisor.check_ready):
+        with pytest.raises(HostMisconfigured, match="not started"):
+            ask()
     for _ in range(2):
         test_lab.hypervisor.prepare()
     assert (network.isActive(), network.autostart()) == (1, 1)
-    test_lab.hypervisor.facts()
+    test_lab.hypervisor.check_ready()
 
 
 def test_preparing_defines_our_network_filter(qemu_lab: Lab) -> None:
@@ -317,8 +318,9 @@ def test_preparing_defines_our_network_filter(qemu_lab: Lab) -> None:
 def test_a_host_without_the_pool_or_the_network_is_misconfigured(lab: Lab) -> None:
     for pool, network in ((lab.pool, "no-such-thing"), ("no-such-thing", lab.network)):
         driver = LibvirtHypervisor(lab.uri, domain_type=lab.domain_type, pool=pool, networks=(network,))
-        with pytest.raises(HostMisconfigured, match="no-such-thing"):
-            driver.facts()
+        for ask in (driver.facts, driver.check_ready):
+            with pytest.raises(HostMisconfigured, match="no-such-thing"):
+                ask()
 
 
 @pytest.fixture

@@ -120,7 +120,9 @@ def test_the_database_refuses_to_oversell(column: str) -> None:
 
 
 @pytest.mark.parametrize(
-    "state", [{"status": "draining"}, {"status": "disabled"}, {"is_reachable": False}], ids=str
+    "state",
+    [{"status": "draining"}, {"status": "disabled"}, {"is_reachable": False}, {"is_ready": False}],
+    ids=str,
 )
 def test_a_host_that_takes_nothing_new_is_left_out(state: dict[str, Any]) -> None:
     host = HypervisorFactory.create(**state)
