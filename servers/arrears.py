@@ -14,7 +14,7 @@ from functools import partial
 
 from django.conf import settings
 from django.db import transaction
-from django.db.models import Q, QuerySet
+from django.db.models import Exists, OuterRef, Q, QuerySet
 
 from accounts import ledger
 from accounts.models import Account
@@ -24,7 +24,7 @@ from servers import metering, services
 from servers.credits import SUSPENDED_BY_BILLING, required_runway, spend_per_hour, suspends_at, to_be_paid
 from servers.models import Operation, Server
 from servers.selectors import servers_of
-from servers.states import SETTLED, OperationKind, SuspensionReason
+from servers.states import SETTLED, OperationKind, OperationStatus, SuspensionReason
 from vpsorg import clock
 from vpsorg.api.times import utc
 from vpsorg.errors import Refusal
@@ -32,6 +32,7 @@ from vpsorg.errors import Refusal
 log = logging.getLogger(__name__)
 
 BILLING = "billing"
+AGAIN_AFTER = timedelta(minutes=10)  # what a host refused is asked of it again
 
 
 def tick() -> Collection[int]:
@@ -65,11 +66,11 @@ def settle(account_id: int, now: datetime | None = None) -> None:
     due_at = suspends_at(account)
     if due_at is None:
         bring_back = partial(services.unsuspend_server, reason=SuspensionReason.BILLING)
-        _each(suspended_by_billing().filter(account=account), bring_back)
+        _each(suspended_by_billing().filter(account=account), bring_back, now)
     elif now >= due_at:
         suspend = partial(services.suspend_server, reason=SuspensionReason.BILLING)
         is_news = not _is_told(account)
-        if _each(servers_of(account).filter(status__in=SETTLED), suspend) and is_news:
+        if _each(servers_of(account).filter(status__in=SETTLED), suspend, now) and is_news:
             _tell_suspended(account)
 
 
@@ -83,16 +84,27 @@ def suspended_for_long(now: datetime) -> QuerySet[Server]:
     return suspended_by_billing().filter(suspended_at__lte=long_ago)
 
 
-def _each(servers: QuerySet[Server], order: Callable[..., Operation | None]) -> list[Server]:
+def _each(servers: QuerySet[Server], order: Callable[..., Operation | None], now: datetime) -> list[Server]:
     """Order it of each.  One that is busy is left to the next time; one may be gone meanwhile."""
     ordered = []
-    for server in servers.order_by("pk"):
+    for server in servers.exclude(_failed_lately(now)).order_by("pk"):
         try:
             order(server=server, requested_by=BILLING)
             ordered.append(server)
         except Refusal as refusal:
             log.info("server %s: %s", server.uuid, refusal)
     return ordered
+
+
+def _failed_lately(now: datetime) -> Exists:
+    """Its host would say the same again, and webhooks hear of each order and each failure."""
+    failed = Operation.objects.filter(
+        server=OuterRef("pk"),
+        requested_by=BILLING,
+        status=OperationStatus.FAILED,
+        finished_at__gt=now - AGAIN_AFTER,
+    )
+    return Exists(failed)
 
 
 def _warn(account: Account, now: datetime) -> None:

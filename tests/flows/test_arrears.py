@@ -24,7 +24,7 @@ from servers.audit import findings
 from servers.credits import required_runway
 from servers.metering import meter
 from servers.models import Meter, Operation, Server
-from servers.states import OperationKind, PowerState, ServerStatus, SuspensionReason
+from servers.states import OPEN_OPERATION, OperationKind, PowerState, ServerStatus, SuspensionReason
 from tests.factories import (
     AccountFactory,
     HypervisorFactory,
@@ -496,7 +496,7 @@ def test_credits_run_out_and_are_paid_on_a_real_host(
 def test_a_server_that_was_paid_for_comes_back_though_its_host_refused_at_first(
     host: Hypervisor, faulty: FaultyHost, order: Callable[..., Server], settings: Any
 ) -> None:
-    """Guard: the last line of ``status_after_failure``."""
+    """Guards: the last line of ``status_after_failure``; _failed_lately, without it again each minute."""
     settings.VPS_SHUTDOWN_TIMEOUT = 0
     account = AccountFactory.create()
     server = finish(order(account=account))
@@ -506,6 +506,8 @@ def test_a_server_that_was_paid_for_comes_back_though_its_host_refused_at_first(
     arrears.settle(account.pk)
     assert finish(server).status == ServerStatus.SUSPENDED
     arrears.settle(account.pk)
+    assert not server.operations.filter(status__in=OPEN_OPERATION)
+    arrears.settle(account.pk, timezone.now() + timedelta(minutes=10))
     assert finish(server).status == ServerStatus.ACTIVE
 
 
