@@ -51,6 +51,7 @@ def host(transactional_db: None, qemu_uri: str, empty_image: Path) -> Iterator[H
     OsVersionFactory.create(image_sha256=empty_image.stem)
     driver = hosts.driver(row)
     driver.prepare()
+    driver.put_image(base.Image(sha256=empty_image.stem), empty_image)
     clear(driver)
     yield row
     clear(driver)
