@@ -73,7 +73,7 @@ def test_a_libvirtd_that_hangs_costs_one_opening_however_often_it_is_tried(
             with pytest.raises(HostUnreachable):
                 hypervisor.powers()
             costs.append(_threads_and_descriptors())
-    assert costs == costs[:1] * 10
+    assert all(later <= first for cost in costs for later, first in zip(cost, costs[0], strict=True)), costs
     monkeypatch.undo()
     hypervisor.powers()
 
