@@ -88,7 +88,7 @@ def test_news_that_nobody_fetches_is_dropped(
         for _ in range(3):
             lab.hypervisor.start(machine.uuid)
             lab.hypervisor.power_off(machine.uuid)
-        time.sleep(0.5)
+        time.sleep(2)
         assert next(events) is not None
         assert next(events) is None
         lab.hypervisor.start(machine.uuid)

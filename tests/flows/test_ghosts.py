@@ -75,13 +75,13 @@ def test_a_step_that_takes_longer_than_the_lease_keeps_its_operation(
     host: Hypervisor, order: Callable[[], Server], freeze: Callable[..., None], settings: Any
 ) -> None:
     """Guards: ``kept_lease`` in carry_out.py, and the thread in it: a copy of an image may take minutes."""
-    settings.VPS_OPERATION_LEASE = 2
+    settings.VPS_OPERATION_LEASE = 5
     server = order()
     operation = open_operation(server)
     taken_by_another = []
 
     def slowly() -> None:
-        time.sleep(3)
+        time.sleep(7)
         taken_by_another.append(lifecycle.begin(operation.pk))
 
     freeze("create_disk", slowly)

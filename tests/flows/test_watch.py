@@ -94,14 +94,14 @@ def test_a_server_whose_process_died_is_started_again(active: Server, heard: Hea
 
 def test_a_server_that_is_off_for_a_moment_only_is_not_stopped(active: Server, heard: Heard) -> None:
     """Guard: the delay in Pending.note; without it the customer's server is called stopped meanwhile."""
-    with watching(hold_back_s=3):
+    with watching(hold_back_s=8):
         heard("listening to")
         hosts.host_of(active).power_off(active.uuid)
-        time.sleep(1.5)
+        time.sleep(0.5)
         active.refresh_from_db()
         assert active.status == ServerStatus.ACTIVE
         hosts.host_of(active).start(active.uuid)
-        time.sleep(3)
+        time.sleep(9)
     before = active.updated_at
     active.refresh_from_db()
     assert (active.status, active.updated_at) == (ServerStatus.ACTIVE, before)

@@ -38,19 +38,19 @@ def _send(receiver: Receiver, limit_s: float = 1.0) -> tuple[Outcome, float]:
 
 
 def _says_nothing(request: BaseHTTPRequestHandler) -> None:
-    time.sleep(3)
+    time.sleep(6)
 
 
 def _drips(request: BaseHTTPRequestHandler) -> None:
     """A byte now and then: each read is in time, the whole never ends."""
-    for _ in range(100):
+    for _ in range(120):
         request.wfile.write(b"X")
         request.wfile.flush()
         time.sleep(0.05)
 
 
 def _drips_interim_answers(request: BaseHTTPRequestHandler) -> None:
-    for _ in range(100):
+    for _ in range(120):
         request.wfile.write(b"HTTP/1.1 103 Early Hints\r\n\r\n")
         request.wfile.flush()
         time.sleep(0.05)
@@ -66,8 +66,8 @@ def test_nobody_is_waited_for_longer_than_the_limit(
     outcome, took_s = _send(receiver)
 
     assert (outcome.status, outcome.fault) == (None, Fault.TIMEOUT)
-    assert took_s < 2
-    assert 900 < outcome.duration_ms < 2000
+    assert took_s < 4
+    assert 900 < outcome.duration_ms < 4000
 
 
 def _floods(request: BaseHTTPRequestHandler) -> None:
