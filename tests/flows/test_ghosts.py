@@ -3,12 +3,14 @@
 What it does then is late, and changes nothing: steps may be repeated, and it cannot write.
 """
 
-import time
 from collections.abc import Callable
+from datetime import timedelta
 from typing import Any
 
 import pytest
+from django.utils import timezone
 
+from deploy.local.processes import wait_for
 from inventory.models import Hypervisor
 from provisioning import hosts
 from provisioning.carry_out import carry_out
@@ -75,13 +77,16 @@ def test_a_step_that_takes_longer_than_the_lease_keeps_its_operation(
     host: Hypervisor, order: Callable[[], Server], freeze: Callable[..., None], settings: Any
 ) -> None:
     """Guards: ``kept_lease`` in carry_out.py, and the thread in it: a copy of an image may take minutes."""
-    settings.VPS_OPERATION_LEASE = 5
+    settings.VPS_OPERATION_LEASE = 1
     server = order()
     operation = open_operation(server)
     taken_by_another = []
 
     def slowly() -> None:
-        time.sleep(7)
+        settings.VPS_OPERATION_LEASE = 600  # from the next time on that it is renewed
+        in_a_minute = timezone.now() + timedelta(minutes=1)
+        renewed = Operation.objects.filter(pk=operation.pk, lease_until__gt=in_a_minute)
+        assert wait_for(renewed.exists, 60)
         taken_by_another.append(lifecycle.begin(operation.pk))
 
     freeze("create_disk", slowly)

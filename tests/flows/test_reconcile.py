@@ -60,7 +60,7 @@ def _command_line(pid: str) -> bytes:
 
 
 def wait_until_off(server: Server) -> None:
-    deadline = timezone.now() + timedelta(seconds=20)
+    deadline = timezone.now() + timedelta(seconds=60)
     while hosts.host_of(server).power(server.uuid).state != PowerState.OFF:
         assert timezone.now() < deadline
 
