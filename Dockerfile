@@ -1,4 +1,4 @@
-# One image for API, workers, beat and the migration; docker-compose.yml says which it is.
+# One image for API, workers, scheduler and the migration; docker-compose.yml says which it is.
 FROM python:3.11-slim-bookworm AS build
 RUN apt-get update && apt-get install --yes --no-install-recommends gcc libc6-dev libvirt-dev pkg-config
 WORKDIR /srv/vps
@@ -6,17 +6,21 @@ COPY requirements.lock .
 RUN python -m venv /srv/venv && /srv/venv/bin/pip install --no-cache-dir --require-hashes -r requirements.lock
 
 FROM python:3.11-slim-bookworm
-# openssh-client: libvirt reaches hosts by qemu+ssh:// through it.
+# openssh-client: libvirt reaches hosts by qemu+ssh:// through it.  qemu-utils: images are checked by qemu-img.
 RUN apt-get update \
-    && apt-get install --yes --no-install-recommends libvirt0 openssh-client tini \
+    && apt-get install --yes --no-install-recommends libvirt0 openssh-client qemu-utils tini \
     && rm -rf /var/lib/apt/lists/* \
     && useradd --create-home --uid 1000 vps \
     && install -d -o vps /var/lib/vps/images
 COPY --from=build /srv/venv /srv/venv
 WORKDIR /srv/vps
 COPY manage.py ./
+COPY core core
 COPY vpsorg vpsorg
 COPY accounts accounts
+COPY billing billing
+COPY webhooks webhooks
+COPY images images
 COPY plans plans
 COPY inventory inventory
 COPY servers servers
@@ -25,4 +29,4 @@ ENV PATH=/srv/venv/bin:$PATH PYTHONUNBUFFERED=1 VPS_IMAGE_DIR=/var/lib/vps/image
 USER vps
 EXPOSE 8000
 ENTRYPOINT ["tini", "--"]
-CMD ["gunicorn", "vpsorg.wsgi:application", "--bind", "0.0.0.0:8000", "--worker-class", "gthread", "--workers", "2", "--threads", "8", "--timeout", "60"]
+CMD ["gunicorn", "--config", "python:vpsorg.gunicorn", "--bind", "0.0.0.0:8000"]

@@ -1,5 +1,8 @@
 #!/usr/bin/env python
-"""The operator's door.  Beside a running ``make run`` it finds that run's settings by itself."""
+"""The operator's door: what is done through it is done by the operator who is logged in.
+
+Beside a running ``make run`` it finds that run's settings by itself.
+"""
 
 import os
 import sys
@@ -7,20 +10,26 @@ from pathlib import Path
 
 from django.core.exceptions import ImproperlyConfigured
 from django.core.management import execute_from_command_line
-from django.db import OperationalError
+from django.db import Error
 
-from vpsorg.env import load_file
+from accounts import actors
+from core import database
+from core.env import load_file
 
 
 def main() -> None:
     folder = Path(os.environ.get("VPS_VAR") or Path(__file__).parent / "var")
     load_file(folder / "private.env")
     os.environ.setdefault("DJANGO_SETTINGS_MODULE", "vpsorg.settings")
+    actors.become(actors.operator_actor())
+    database.serve_as("command")
     try:
         execute_from_command_line(sys.argv)
     except ImproperlyConfigured as error:
         sys.exit(f"manage.py: {error}")
-    except OperationalError as error:
+    except Error as error:
+        if not database.is_unavailable(error):
+            raise
         sys.exit(f"manage.py: {error}Is the product running (make run), or DATABASE_URL right?")
 
 

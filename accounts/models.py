@@ -1,19 +1,41 @@
-"""Who buys: accounts, their tokens and keys, and the ledger of credits."""
+"""Who buys: accounts, their tokens and keys."""
 
 from decimal import Decimal
 from uuid import uuid4
 
+import pgtrigger
 from django.db import models
-from django.db.models import Q
-from django.db.models.functions import Lower
-from django.utils import timezone
+from django.db.models.functions import Lower, Now
+
+from accounts.actors import LONGEST_ID, LONGEST_LABEL, Actor, ActorKind
+
+
+class ActorColumns(models.Model):
+    """Who made a row.  Fill the columns with ``actors.current().columns``."""
+
+    actor_kind = models.CharField(
+        max_length=16, choices=[(kind.value, kind.value) for kind in ActorKind], editable=False
+    )
+    actor_id = models.CharField(
+        max_length=LONGEST_ID,
+        editable=False,
+        help_text="The token's or user's id, the operator's login name, or the name of a part of ours.",
+    )
+    actor_label = models.CharField(max_length=LONGEST_LABEL, editable=False, help_text="For people.")
+
+    class Meta:
+        abstract = True
+
+    @property
+    def actor(self) -> Actor:
+        return Actor(ActorKind(self.actor_kind), self.actor_id, self.actor_label)
 
 
 class Account(models.Model):
     """A customer.  Staff are Django's users; customers are these.
 
     ``balance`` and ``below_zero_since`` are written by the database itself, with
-    each line of the ledger; it refuses whoever else would write them.
+    each line of the ledger; the database refuses any other write of them.
     """
 
     uuid = models.UUIDField(default=uuid4, unique=True, editable=False)
@@ -22,7 +44,15 @@ class Account(models.Model):
     last_name = models.CharField(max_length=100, blank=True)
     company_name = models.CharField(max_length=200, blank=True)
     is_active = models.BooleanField(default=True, help_text="Off: none of its tokens is accepted.")
-    created_at = models.DateTimeField(default=timezone.now, editable=False)
+    max_servers = models.PositiveIntegerField(
+        null=True, blank=True, help_text="How many servers it may have. Empty: VPS_MAX_SERVERS. 0: no limit."
+    )
+    max_open_creates = models.PositiveIntegerField(
+        null=True,
+        blank=True,
+        help_text="How many of them in the making at once. Empty: VPS_MAX_OPEN_CREATES. 0: no limit.",
+    )
+    created_at = models.DateTimeField(db_default=Now(), editable=False)
     balance = models.DecimalField(
         max_digits=20, decimal_places=4, default=Decimal(0), editable=False, help_text="The sum of its lines."
     )
@@ -37,13 +67,30 @@ class Account(models.Model):
     class Meta:
         ordering = ["id"]
         constraints = [models.UniqueConstraint(Lower("email"), name="one_account_per_email")]
+        triggers = [
+            # The only writers of the two columns are the triggers of ``billing.models``: depth 2 for this.
+            pgtrigger.Trigger(
+                name="balance_is_the_sum",
+                when=pgtrigger.Before,
+                operation=pgtrigger.Insert | pgtrigger.Update,
+                func="""
+                    IF TG_OP = 'INSERT' THEN
+                        IF NEW.balance = 0 AND NEW.below_zero_since IS NULL THEN RETURN NEW; END IF;
+                    ELSIF pg_trigger_depth() > 1 OR (NEW.balance, NEW.below_zero_since)
+                        IS NOT DISTINCT FROM (OLD.balance, OLD.below_zero_since) THEN RETURN NEW;
+                    END IF;
+                    RAISE EXCEPTION 'a balance changes with the lines of its ledger only'
+                        USING ERRCODE = 'integrity_constraint_violation';
+                """,
+            )
+        ]
 
     def __str__(self) -> str:
         return self.email
 
 
 class ApiToken(models.Model):
-    """A bearer token.  Only its SHA-256 is kept: the secret is shown once, when it is made."""
+    """A bearer token.  Only the SHA-256 of its secret is stored; the secret is shown once, at its issue."""
 
     account = models.ForeignKey(Account, models.CASCADE, related_name="tokens")
     name = models.CharField(max_length=100)
@@ -52,7 +99,7 @@ class ApiToken(models.Model):
     permissions = models.JSONField(
         default=list, help_text='Words such as "servers:read", "ssh_keys:*", "*:*".'
     )
-    created_at = models.DateTimeField(default=timezone.now, editable=False)
+    created_at = models.DateTimeField(db_default=Now(), editable=False)
     expires_at = models.DateTimeField(null=True, blank=True)
     revoked_at = models.DateTimeField(null=True, blank=True)
     last_used_at = models.DateTimeField(null=True, blank=True, editable=False)
@@ -72,7 +119,7 @@ class SshKey(models.Model):
     name = models.CharField(max_length=100)
     public_key = models.TextField()
     fingerprint = models.CharField(max_length=64, editable=False)
-    created_at = models.DateTimeField(default=timezone.now, editable=False)
+    created_at = models.DateTimeField(db_default=Now(), editable=False)
     last_used_at = models.DateTimeField(null=True, editable=False, help_text="Last put on a new server.")
 
     class Meta:
@@ -85,61 +132,8 @@ class SshKey(models.Model):
         return f"{self.name} ({self.fingerprint})"
 
 
-class CreditEntry(models.Model):
-    """One line of an account's ledger.  ``accounts.ledger`` adds them, and nobody changes one."""
-
-    class Kind(models.TextChoices):
-        SIGNUP = "signup"
-        TOP_UP = "top_up"
-        USAGE = "usage"
-        BACKUPS = "backups"
-        REFUND = "refund"
-        CORRECTION = "correction"
-
-    account = models.ForeignKey(Account, models.PROTECT, related_name="credit_entries")
-    kind = models.CharField(max_length=20, choices=Kind.choices)
-    amount = models.DecimalField(max_digits=14, decimal_places=4, help_text="Positive adds credits.")
-    reason = models.CharField(max_length=255, help_text="Why, for the customer.")
-    reference = models.CharField(
-        max_length=100, blank=True, help_text="Of a payment or an invoice: a top-up with it is made once."
-    )
-    made_by = models.CharField(max_length=100, help_text="The meter, an operator or a member of staff.")
-    # No foreign key: accounts do not know servers.
-    server_id = models.BigIntegerField(null=True, help_text="Of a charge: the server.")
-    hour = models.DateTimeField(null=True, help_text="Of a charge: when the hour began.")
-    created_at = models.DateTimeField(default=timezone.now, editable=False)
-
-    class Meta:
-        ordering = ["-id"]
-        verbose_name_plural = "credit entries"
-        constraints = [
-            models.UniqueConstraint(fields=["server_id", "hour", "kind"], name="one_charge_per_hour"),
-            models.UniqueConstraint(
-                fields=["account", "reference"],
-                condition=Q(kind="top_up") & ~Q(reference=""),
-                name="one_top_up_per_reference",
-            ),
-            models.CheckConstraint(
-                condition=Q(kind__in=["signup", "top_up", "refund"], amount__gt=0)
-                | Q(kind__in=["usage", "backups"], amount__lt=0)
-                | Q(kind="correction"),
-                name="charges_take_and_payments_give",
-                violation_error_message="A top-up or a refund should be more than 0.",
-            ),
-            models.CheckConstraint(
-                condition=Q(kind__in=["usage", "backups"], server_id__isnull=False, hour__isnull=False)
-                | Q(~Q(kind__in=["usage", "backups"]), hour__isnull=True),
-                name="charges_are_for_an_hour_of_a_server",
-            ),
-        ]
-        indexes = [models.Index(fields=["account", "-id"], name="lines_of_account")]
-
-    def __str__(self) -> str:
-        return f"{self.amount} ({self.kind})"
-
-
 class IdempotentAnswer(models.Model):
-    """The first answer to a POST with an Idempotency-Key.  ``accounts.idempotency`` says when it counts."""
+    """The first answer to a POST with an Idempotency-Key, for ``accounts.access.idempotency``."""
 
     account = models.ForeignKey(Account, models.CASCADE)
     key = models.CharField(max_length=255)
@@ -154,70 +148,3 @@ class IdempotentAnswer(models.Model):
 
     def __str__(self) -> str:
         return f"{self.status} to {self.key}"
-
-
-class Webhook(models.Model):
-    """An address of a customer's that is told of events.  Its secret is kept sealed and shown once."""
-
-    uuid = models.UUIDField(default=uuid4, unique=True, editable=False)
-    account = models.ForeignKey(Account, models.CASCADE, related_name="webhooks")
-    url = models.CharField(max_length=2048)
-    events = models.JSONField(default=list, help_text='Names of events, or "*" for all.')
-    sealed_secret = models.TextField(editable=False)
-    is_active = models.BooleanField(default=True)
-    disabled_at = models.DateTimeField(
-        null=True, editable=False, help_text="Switched off by us: for days it took nothing."
-    )
-    created_at = models.DateTimeField(default=timezone.now, editable=False)
-
-    class Meta:
-        ordering = ["-id"]
-
-    def __str__(self) -> str:
-        return self.url
-
-
-class WebhookDelivery(models.Model):
-    """One message to one webhook: written with what it tells of, then sent until it is taken or given up."""
-
-    class Status(models.TextChoices):
-        PENDING = "pending"
-        DELIVERED = "delivered"
-        FAILED = "failed"
-
-    webhook = models.ForeignKey(Webhook, models.CASCADE, related_name="deliveries")
-    event_id = models.UUIDField(help_text="The same at every attempt, and for every webhook that is told.")
-    event = models.CharField(max_length=50)
-    body = models.TextField(help_text="What is sent, to the byte: it is signed.")
-    status = models.CharField(max_length=16, choices=Status.choices, default=Status.PENDING)
-    attempts = models.PositiveSmallIntegerField(default=0)
-    due_at = models.DateTimeField(default=timezone.now, help_text="Not before.")
-    lease_until = models.DateTimeField(null=True, help_text="A worker is at it until then.")
-    created_at = models.DateTimeField(default=timezone.now, db_index=True)
-    delivered_at = models.DateTimeField(null=True)
-    response_status = models.PositiveSmallIntegerField(null=True, help_text="Of the last attempt.")
-    error = models.CharField(max_length=50, blank=True, help_text="Of the last attempt.")
-    duration_ms = models.PositiveIntegerField(null=True, help_text="Of the last attempt.")
-
-    class Meta:
-        ordering = ["-id"]
-        verbose_name_plural = "webhook deliveries"
-        constraints = [
-            models.UniqueConstraint(fields=["webhook", "event_id"], name="one_delivery_per_event_and_webhook")
-        ]
-        indexes = [
-            models.Index(fields=["webhook", "-id"], name="deliveries_of_webhook"),
-            models.Index(
-                fields=["webhook", "due_at"],
-                condition=models.Q(status="pending"),
-                name="pending_deliveries",
-            ),
-            models.Index(
-                fields=["webhook"],
-                condition=models.Q(lease_until__isnull=False),
-                name="deliveries_under_way",
-            ),
-        ]
-
-    def __str__(self) -> str:
-        return f"{self.event} #{self.pk}"

@@ -1,18 +1,17 @@
-"""What can be done for an account: made, given tokens and keys.  Its credits: ``accounts.ledger``."""
+"""What can be done for an account: create it, issue tokens, add keys.  Its credits: ``billing``."""
 
 import hashlib
 import secrets
 from collections.abc import Sequence
 from datetime import datetime
 
-from django.conf import settings
 from django.db import transaction
-from django.utils import timezone
+from django.db.models.functions import Now
 
-from accounts import ledger
+from accounts import openings
 from accounts.models import Account, ApiToken, SshKey
 from accounts.ssh_keys import PublicKey
-from vpsorg.errors import Refusal
+from core.errors import Refusal
 
 TOKEN_BEGINNING = "vps_"  # noqa: S105
 PREFIX_LENGTH = 12
@@ -20,10 +19,10 @@ PREFIX_LENGTH = 12
 
 @transaction.atomic
 def get_or_create_account(email: str) -> Account:
-    """The account with this address.  A new one begins with VPS_SIGNUP_CREDITS."""
+    """The account with this address.  A new one is announced (``accounts.openings``)."""
     account, is_new = Account.objects.get_or_create(email__iexact=email, defaults={"email": email})
-    if is_new and settings.VPS_SIGNUP_CREDITS:
-        ledger.welcome(account=account, amount=settings.VPS_SIGNUP_CREDITS)
+    if is_new:
+        openings.announce(account)
     return account
 
 
@@ -34,7 +33,7 @@ def issue_token(
     permissions: Sequence[str] = ("*:*",),
     expires_at: datetime | None = None,
 ) -> tuple[ApiToken, str]:
-    """A new token and its secret.  The secret is nowhere else: show it now or never."""
+    """A new token and its secret.  The secret is not stored: show it now."""
     secret = TOKEN_BEGINNING + secrets.token_urlsafe(32)
     token = ApiToken.objects.create(
         account=account,
@@ -49,7 +48,7 @@ def issue_token(
 
 def revoke_token(*, token: ApiToken) -> None:
     """From now on the token is refused.  Revoking twice keeps the first time."""
-    ApiToken.objects.filter(pk=token.pk, revoked_at=None).update(revoked_at=timezone.now())
+    ApiToken.objects.filter(pk=token.pk, revoked_at=None).update(revoked_at=Now())
 
 
 @transaction.atomic
@@ -68,8 +67,8 @@ def add_ssh_key(*, account: Account, name: str, public_key: PublicKey) -> SshKey
 
 
 def record_use(keys: Sequence[SshKey]) -> None:
-    """They were put on a new server just now."""
-    SshKey.objects.filter(pk__in=[key.pk for key in keys]).update(last_used_at=timezone.now())
+    """Record that these keys were put on a new server just now."""
+    SshKey.objects.filter(pk__in=[key.pk for key in keys]).update(last_used_at=Now())
 
 
 def digest_of(secret: str) -> str:

@@ -1,4 +1,4 @@
-"""What the product costs, measured beside something simpler in the same run, taking turns.
+"""Benchmarks: each measures the product beside something simpler, in turns, in the same run.
 
 ``make bench-api``: reading, beside a view written by hand (``by_hand``) that asks the
 same questions of the database and answers with the same bytes.

@@ -3,7 +3,7 @@
 import argparse
 import sys
 
-from bench import api, provision
+from bench import api, billing, provision
 from deploy.local.errors import LocalError
 
 
@@ -22,6 +22,11 @@ def main() -> None:
     one.set_defaults(
         do=lambda given: provision.main(given.turns, given.servers, given.machines, given.watched)
     )
+
+    one = what.add_parser("billing", help="what charging servers costs; make bench-billing")
+    one.add_argument("--servers", type=int, default=20_000, help="that are charged (20000)")
+    one.add_argument("--accounts", type=int, default=2_000, help="that have them (2000)")
+    one.set_defaults(do=lambda given: billing.main(given.servers, given.accounts))
 
     given = top.parse_args()
     try:

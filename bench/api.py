@@ -1,4 +1,4 @@
-"""What reading costs: start everything, measure in turns, print a table."""
+"""make bench-api: the cost of reading.  Starts everything, measures in turns, prints a table."""
 
 import json
 import statistics
@@ -70,7 +70,7 @@ def _compare(api: Side, by_hand: Side, bare: Side) -> None:
 
 
 def _grow(api: Side, small: Side) -> None:
-    many, few = _in_turns((api, PAGE), (small, PAGE), connections=1)  # one: no queue in the p50
+    many, few = _in_turns((api, PAGE), (small, PAGE), connections=1)  # one connection: no queue in the p50
     _print(f"list of 20 of {MANY:,}", many)
     _print(f"list of 20 of {FEW:,}", few, f"{_ratio(many, few, 'p50')} (p50 / p50)")
 

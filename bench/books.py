@@ -1,4 +1,4 @@
-"""What is written in Postgres, and what the processes on this machine have cost."""
+"""Reads the state of the books in Postgres, and the CPU time of processes on this machine."""
 
 import os
 from collections.abc import Iterable
@@ -17,7 +17,7 @@ FAILED = "SELECT kind, error_code, error_detail FROM servers_operation WHERE sta
 HELD = """
     SELECT coalesce(sum(vcpus_used + memory_mib_used + disk_gib_used), 0),
         (SELECT count(*) FROM inventory_placement),
-        (SELECT count(*) FROM inventory_ipaddress WHERE placement_id IS NOT NULL)
+        (SELECT count(*) FROM inventory_ipaddress WHERE port_id IS NOT NULL)
     FROM inventory_hypervisor
 """
 
@@ -28,7 +28,7 @@ class Books:
         self._connection.autocommit = True
 
     def statuses(self) -> dict[str, int]:
-        """How many servers there are in each status."""
+        """The number of servers in each status."""
         return dict(self._ask(STATUSES))
 
     def await_quiet(self, patience_s: float) -> None:
@@ -56,7 +56,7 @@ class Books:
 
 
 def cpu_of_all_s() -> float:
-    """CPU seconds of the whole machine since it started."""
+    """CPU seconds of the whole machine since boot."""
     user, nice, system, _, _, *rest = Path("/proc/stat").read_text().split("\n", 1)[0].split()[1:8]
     return sum(map(int, (user, nice, system, *rest))) / TICKS_PER_S
 

@@ -1,4 +1,4 @@
-"""Somebody who asks the API, as curl does: each time on a new connection."""
+"""An API client that opens a new connection for each request, as curl does."""
 
 import http.client
 import json
@@ -16,7 +16,7 @@ class Customer:
         self._headers = {"Authorization": f"Bearer {token}", "Content-Type": "application/json"}
 
     def ask(self, method: str, path: str, body: Any = None) -> Any:
-        """The body of the answer.  Raises LocalError for any that is not good."""
+        """The body of the answer.  Raises LocalError for a status that is no success."""
         connection = http.client.HTTPConnection(self._url.netloc, timeout=PATIENCE_S)
         try:
             sent = None if body is None else json.dumps(body)

@@ -1,4 +1,4 @@
-"""What every benchmark stands on: private services, and Django in processes of its own."""
+"""Shared set-up of the benchmarks: private services, and Django in processes of its own."""
 
 import json
 import os
@@ -15,19 +15,21 @@ from deploy.local.folder import PROJECT
 from deploy.local.postgres import Postgres
 from deploy.local.redis import Redis
 
-FOR_ALL = {"VPS_RATE_LIMIT": "999999999"}  # counted as ever, and never reached
+FOR_ALL = dict.fromkeys(  # limits that are counted but never reached
+    ("VPS_RATE_LIMIT", "VPS_MAX_SERVERS", "VPS_MAX_OPEN_CREATES"), "999999999"
+)
 
 
 @contextmanager
 def services(var: Path, *, durable: bool) -> Iterator[tuple[Postgres, dict[str, str]]]:
-    """A private Postgres and Redis, and the environment of who is to use them."""
+    """A private Postgres and Redis, and the environment for the processes that use them."""
     postgres, redis = Postgres(var, durable=durable), Redis(var)
     with ExitStack() as running:
         for service in (postgres, redis):
             running.callback(service.stop)
             service.start()
         urls = {"DATABASE_URL": postgres.url, "REDIS_URL": redis.url}
-        yield postgres, os.environ | settings.settle(var, urls) | FOR_ALL
+        yield postgres, os.environ | settings.load(var, urls) | FOR_ALL
 
 
 def make_empty(postgres: Postgres, database: str) -> None:
@@ -36,12 +38,12 @@ def make_empty(postgres: Postgres, database: str) -> None:
 
 
 def manage(env: dict[str, str], *commands: list[str]) -> str:
-    """Carry out management commands and return what they print."""
+    """Run management commands and return their output."""
     return python(env, "deploy.local.commands", json.dumps(commands))
 
 
 def python(env: dict[str, str], *words: str) -> str:
-    """Run a module with these words and return what it prints."""
+    """Run a module with these arguments and return its output."""
     done = subprocess.run(
         [sys.executable, "-m", *words],
         env={"DJANGO_SETTINGS_MODULE": "vpsorg.settings"} | env,

@@ -1,4 +1,4 @@
-"""The ways to make a machine without us: a bare libvirt script, and virt-install.
+"""Two ways to make a machine without the product: a bare libvirt script, and virt-install.
 
 A machine is made when it runs.  ``Ear`` says when that was, for ours in the same way.
 """
@@ -19,10 +19,10 @@ import libvirt
 from deploy.local.errors import LocalError
 from deploy.local.libvirtd import Libvirtd
 from deploy.local.processes import as_root
-from provisioning.hypervisors import network_filter, seed
-from provisioning.hypervisors.base import Image, MachineSpec, Nic
-from provisioning.hypervisors.domain_xml import Paths, domain_name, domain_xml
-from provisioning.hypervisors.storage_names import disk_volume, image_volume, seed_volume
+from provisioning.drivers import network_filter, seed
+from provisioning.drivers.base import Image, MachineSpec, Nic
+from provisioning.drivers.domain_xml import Paths, domain_name, domain_xml
+from provisioning.drivers.storage_names import disk_volume, image_volume, seed_volume
 
 PATIENCE_S = 60
 GIB = 2**30
@@ -76,7 +76,7 @@ class Ear:
 
 
 class Bare:
-    """The floor: the five calls that nobody can do without, on one connection."""
+    """The floor: the five libvirt calls that every way needs, on one connection."""
 
     def __init__(self, connection: Any, image: Image, *, is_filtered: bool = True) -> None:
         self._connection = connection
@@ -103,7 +103,7 @@ class Bare:
         stream.sendAll(lambda stream, size, chunks: chunks.pop() if chunks else b"", [content])
         stream.finish()
         self._connection.defineXML(self._definition(spec, disk, iso)).create()
-        return domain_name(spec.uuid)
+        return _name_of(spec)
 
     def remove(self, name: str) -> None:
         domain = self._connection.lookupByName(name)
@@ -120,14 +120,20 @@ class Bare:
             console_log=f"/var/log/libvirt/qemu/{domain_name(spec.uuid)}-console.log",
         )
         xml = domain_xml(spec, domain_type="qemu", paths=paths)
+        # With a name of ours reconcile would take it for a machine whose row is lost, and sell nothing there.
+        xml = xml.replace(f"<name>{domain_name(spec.uuid)}</name>", f"<name>{_name_of(spec)}</name>")
         if self._is_filtered:
             return xml
         before, _, rest = xml.partition("<filterref")
         return before + rest.partition("</filterref>")[2]
 
 
+def _name_of(spec: MachineSpec) -> str:
+    return f"floor-{spec.uuid}"
+
+
 class VirtInstall:
-    """What somebody would type instead, on the host itself."""
+    """virt-install, as a person would run it on the host."""
 
     def __init__(
         self, libvirtd: Libvirtd, connection: Any, image: Image, folder: Path, *, is_filtered: bool

@@ -1,4 +1,4 @@
-"""What making servers costs: one at a time beside libvirt alone and virt-install, and many at once."""
+"""make bench-provision: the cost of making servers, one at a time and many at once."""
 
 import json
 import statistics
@@ -22,10 +22,10 @@ from deploy.local.guest import sha256
 from deploy.local.libvirtd import Libvirtd
 from deploy.local.postgres import Postgres
 from deploy.local.run import Servers
-from provisioning.hypervisors.base import Image
-from provisioning.hypervisors.domain_xml import domain_name
-from provisioning.hypervisors.libvirt import LibvirtHypervisor
-from provisioning.hypervisors.storage_names import image_marker, image_volume
+from provisioning.drivers.base import Image
+from provisioning.drivers.domain_xml import domain_name
+from provisioning.drivers.libvirt import LibvirtDriver
+from provisioning.drivers.storage_names import CONSOLE_FOLDER, image_marker, image_volume
 
 CLIENTS = 20
 WORKERS = 4  # processes, as make run starts them
@@ -46,7 +46,7 @@ PATIENCE_S = 280
 
 
 class Shop(NamedTuple):
-    """All that runs: the product, and the libvirtd behind it."""
+    """Everything that runs: the product, and the libvirtd behind it."""
 
     servers: Servers
     libvirtd: Libvirtd
@@ -58,7 +58,7 @@ class Shop(NamedTuple):
     pids: Callable[[], list[int | None]]
 
     def order(self, location: str) -> dict[str, Any]:
-        return {"name": "bench", "plan_id": PLAN["id"], "os_id": 1, "location": location}
+        return {"name": "bench", "plan_id": PLAN["id"], "os_id": 5, "location": location}
 
 
 def main(turns: int, servers: int, machines: int, watched: int) -> None:
@@ -85,12 +85,12 @@ def _open(var: Path, env: dict[str, str], postgres: Postgres, libvirtd: Libvirtd
     """Two hosts behind one libvirtd: QEMU, and libvirt's test driver, whose machines do nothing."""
     image_file = _empty_image(var)
     image = Image(sha256=sha256(image_file))
-    qemu = LibvirtHypervisor(libvirtd.url, domain_type="qemu", pool="vps", networks=("vps",))
+    qemu = LibvirtDriver(libvirtd.url, domain_type="qemu", pool="vps", networks=("vps",))
     qemu.prepare()  # and so libvirt's event loop runs in this process: the connections below need it
     qemu.put_image(image, image_file)
     connection = libvirt.open(libvirtd.url)
     test_url = libvirtd.url.replace("qemu+unix:///system", "test+unix:///default")
-    test_connection = libvirt.open(test_url)  # its world ends with the last who is connected
+    test_connection = libvirt.open(test_url)  # the test driver's machines vanish with its last connection
     for name in (image_volume(image), image_marker(image)):
         test_connection.storagePoolLookupByName("default-pool").createXML(
             f"<volume><name>{name}</name><capacity>0</capacity></volume>"
@@ -116,7 +116,7 @@ def _open(var: Path, env: dict[str, str], postgres: Postgres, libvirtd: Libvirtd
             ["add_ip_pool", "--location", location, "--network", network, "--gateway", gateway]
             for network, (location, gateway) in networks.items()
         ),
-        ["import_image", str(image_file), "--os", "1", "--sha256", image.sha256],
+        ["import_image", str(image_file), "--os", "5", "--sha256", image.sha256],
     )
     tokens = ground.manage(
         env, *(["create_token", "--account", account, "--name", "bench"] for account in accounts)
@@ -240,10 +240,10 @@ def _burst(shop: Shop, what: str, location: str, servers: int) -> None:
 
 
 def _expect_empty(connection: Any, pool: str) -> None:
-    """Raises LocalError when anything but the image is left on the host."""
+    """Raises LocalError when anything but the image and the folder of consoles is left on the host."""
     domains = [d.name() for d in connection.listAllDomains() if d.name().startswith(domain_name(""))]
     volumes = connection.storagePoolLookupByName(pool).listVolumes()
-    if left := domains + [name for name in volumes if not name.startswith("image-")]:
+    if left := domains + [name for name in volumes if not name.startswith(("image-", CONSOLE_FOLDER))]:
         raise LocalError(f"Left on a host: {left}")
 
 

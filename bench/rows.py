@@ -43,13 +43,23 @@ USAGE = """
 def load(servers: int) -> tuple[str, int]:
     from accounts.models import Account
     from accounts.services import issue_token
+    from images.models import Image
     from servers.models import ResourceUsage, Server
 
     accounts = Account.objects.bulk_create(
         Account(email=f"{number}@example.com") for number in range(servers // OF_ONE_ACCOUNT)
     )
+    image = Image.objects.create(
+        sha256="0" * 64, size_bytes=1, virtual_size_bytes=1, minimum_disk_gib=1, has_agent=False
+    )
     first = Server.objects.create(
-        account=accounts[0], name="server-0", hostname="", plan_id=1, os_version_id=3, location_id=1
+        account=accounts[0],
+        name="server-0",
+        hostname="",
+        plan_id=1,
+        os_version_id=3,
+        base_image=image,
+        location_id=1,
     )
     ResourceUsage.objects.create(server=first)
     with connection.cursor() as cursor:

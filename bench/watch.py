@@ -19,11 +19,11 @@ ROUNDS = 11
 
 def main(host_name: str, servers: int) -> None:
     from inventory.models import Hypervisor
-    from provisioning import hosts
+    from provisioning import hypervisors
     from servers.models import Server
 
     host = Hypervisor.objects.get(name=host_name)
-    driver = hosts.connect(host)
+    driver = hypervisors.driver_for(host)
     _populate(host, driver, servers)
     print(f"\nReconcile of {servers} machines on one host; milliseconds, medians of {ROUNDS}")
     print(f"{'':34}{'ours':>9}{'libvirt':>9}{'our CPU':>9}{'SQL statements':>16}")
@@ -31,12 +31,12 @@ def main(host_name: str, servers: int) -> None:
 
     def switch_all() -> None:
         """On the host they run; what we say is that they are off."""
-        Server.objects.filter(placement__hypervisor=host).update(
-            status="stopped", settled_at=timezone.now(), power_state="off"
+        Server.objects.filter(home__hypervisor=host).update(
+            status="stopped", written_at=timezone.now(), power_state="off"
         )
 
     _print("all have changed", host, switch_all)
-    if Server.objects.filter(placement__hypervisor=host, status="active").count() != servers:
+    if Server.objects.filter(home__hypervisor=host, status="active").count() != servers:
         sys.exit("Not every server follows its host.")
     for uuid in driver.powers():
         driver.delete(uuid)
@@ -44,10 +44,14 @@ def main(host_name: str, servers: int) -> None:
 
 def _populate(host: Any, driver: Any, servers: int) -> None:
     from accounts.models import Account
+    from images.models import Image
     from inventory.models import Placement
     from plans.models import Location, OsVersion, Plan
     from servers.models import ResourceUsage, Server
 
+    image = Image.objects.create(
+        sha256="0" * 64, size_bytes=1, virtual_size_bytes=1, minimum_disk_gib=1, has_agent=False
+    )
     plan, size = Plan.objects.get(slug="bench"), {"vcpus": 1, "memory_mib": 128, "disk_gib": 1}
     placements = Placement.objects.bulk_create(
         [Placement(hypervisor=host, **size) for _ in range(servers)], batch_size=1000
@@ -55,13 +59,14 @@ def _populate(host: Any, driver: Any, servers: int) -> None:
     of = {
         "account": Account.objects.first(),
         "plan": plan,
-        "os_version": OsVersion.objects.get(pk=1),
+        "os_version": OsVersion.objects.get(pk=5),
+        "base_image": image,
         "location": Location.objects.get(pk=host.location_id),
         "status": "active",
         "power_state": "running",
     }
     rows = Server.objects.bulk_create(
-        Server(name=f"watched-{number}", hostname="watched", placement=placement, **of)
+        Server(name=f"watched-{number}", hostname="watched", home=placement, **of)
         for number, placement in enumerate(placements)
     )
     ResourceUsage.objects.bulk_create(ResourceUsage(server=row) for row in rows)
@@ -71,7 +76,7 @@ def _populate(host: Any, driver: Any, servers: int) -> None:
 
 
 def _spec(server: Any) -> Any:
-    from provisioning.hypervisors.base import Image, MachineSpec
+    from provisioning.drivers.base import Image, MachineSpec
 
     return MachineSpec(
         uuid=server.uuid,
@@ -87,13 +92,13 @@ def _spec(server: Any) -> Any:
 
 
 def _print(name: str, host: Any, before: Callable[[], None]) -> None:
-    from provisioning import hosts, reconcile
+    from provisioning import hypervisors, reconcile
 
     ours, theirs, cpu, statements = [], [], [], 0
     for _ in range(ROUNDS + 1):
         before()
         began = perf_counter()
-        hosts.connect(host).powers()
+        hypervisors.driver_for(host).powers()
         libvirts = perf_counter() - began
         count = Counter()
         began, began_cpu = perf_counter(), process_time()

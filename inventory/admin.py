@@ -1,14 +1,16 @@
 from typing import Any
 
 from django.contrib import admin
+from django.db.models import QuerySet
 from django.http import HttpRequest
 
-from inventory.models import Hypervisor, IpAddress, IpPool, Placement
-from vpsorg.admin_site import ReadOnlyAdmin
+from core.admin import EditAdmin, ReadOnlyAdmin
+from inventory.models import Hypervisor, ImageCopy, IpAddress, IpPool, Placement, Port
+from inventory.pools import counted, counts_of
 
 
 @admin.register(Hypervisor)
-class HypervisorAdmin(admin.ModelAdmin[Hypervisor]):
+class HypervisorAdmin(EditAdmin[Hypervisor]):
     """Added by manage.py add_hypervisor, which asks the host; drained and disabled here."""
 
     list_display = [
@@ -26,13 +28,14 @@ class HypervisorAdmin(admin.ModelAdmin[Hypervisor]):
     list_select_related = ["location"]
     search_fields = ["name", "uri"]
     readonly_fields = [
+        "host_uuid",
         "vcpus_used",
         "memory_mib_used",
         "disk_gib_used",
         "is_reachable",
         "is_ready",
-        "silences",
-        "ask_again_at",
+        "failures",
+        "retry_at",
         "last_seen_at",
         "last_error",
     ]
@@ -49,24 +52,54 @@ class HypervisorAdmin(admin.ModelAdmin[Hypervisor]):
     def disk(self, host: Hypervisor) -> str:
         return f"{host.disk_gib_used} of {host.disk_gib}"
 
+    def has_add_permission(self, request: HttpRequest) -> bool:
+        """Nobody: a form cannot ask the host for its UUID, without which the host could be sold twice."""
+        return False
+
 
 @admin.register(Placement)
 class PlacementAdmin(ReadOnlyAdmin[Placement]):
-    list_display = ["id", "hypervisor", "vcpus", "memory_mib", "disk_gib", "mac", "created_at"]
+    list_display = ["id", "hypervisor", "vcpus", "memory_mib", "disk_gib", "created_at"]
     list_filter = ["hypervisor"]
     list_select_related = ["hypervisor"]
-    search_fields = ["hypervisor__name", "addresses__address"]
+    search_fields = ["hypervisor__name"]
+
+
+@admin.register(Port)
+class PortAdmin(ReadOnlyAdmin[Port]):
+    list_display = ["mac", "network", "was_used", "created_at"]
+    list_filter = ["network", "was_used"]
+    search_fields = ["mac", "addresses__address"]
+
+
+@admin.register(ImageCopy)
+class ImageCopyAdmin(ReadOnlyAdmin[ImageCopy]):
+    list_display = ["image", "hypervisor", "created_at"]
+    list_filter = ["hypervisor"]
+    list_select_related = ["image", "hypervisor"]
+    search_fields = ["image__sha256", "hypervisor__name"]
 
 
 @admin.register(IpPool)
-class IpPoolAdmin(admin.ModelAdmin[IpPool]):
-    """Added and changed by manage.py add_ip_pool, which makes and keeps back the addresses too."""
+class IpPoolAdmin(EditAdmin[IpPool]):
+    """Added and changed by manage.py add_ip_pool, which checks them; switched off here."""
 
-    list_display = ["network", "location", "family", "gateway", "is_active"]
+    list_display = ["network", "location", "family", "gateway", "usable", "free", "is_active"]
     list_filter = ["family", "location", "is_active"]
     list_select_related = ["location"]
     search_fields = ["network", "gateway"]
-    readonly_fields = ["network", "family", "gateway", "nameservers", "location"]
+    readonly_fields = ["network", "family", "gateway", "nameservers", "location", "usable", "free"]
+
+    def get_queryset(self, request: HttpRequest) -> QuerySet[IpPool]:
+        return counted(super().get_queryset(request))
+
+    @admin.display(description="for servers")
+    def usable(self, pool: IpPool) -> int:
+        return counts_of(pool).usable
+
+    @admin.display(description="of these free")
+    def free(self, pool: IpPool) -> int:
+        return counts_of(pool).free
 
     def has_add_permission(self, request: HttpRequest) -> bool:
         return False
@@ -77,7 +110,7 @@ class IpPoolAdmin(admin.ModelAdmin[IpPool]):
 
 @admin.register(IpAddress)
 class IpAddressAdmin(ReadOnlyAdmin[IpAddress]):
-    list_display = ["address", "pool", "placement", "rests_until", "is_reserved"]
-    list_filter = ["pool", "is_reserved", ("placement", admin.EmptyFieldListFilter)]
-    list_select_related = ["pool", "placement"]
+    list_display = ["address", "pool", "port", "rests_until", "is_reserved"]
+    list_filter = ["pool", "is_reserved", ("port", admin.EmptyFieldListFilter)]
+    list_select_related = ["pool", "port"]
     search_fields = ["address"]

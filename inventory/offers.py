@@ -1,9 +1,9 @@
-"""What is on offer at this moment: which plan has room where.  What has no room is not on offer."""
+"""The offers: which plan has room in which location now."""
 
 from collections.abc import Iterable
 
-from django.db.models import Exists, OuterRef
-from django.utils import timezone
+from django.db.models import Exists, OuterRef, Q, QuerySet
+from django.db.models.functions import Now
 
 from inventory.models import TAKES_NEW_SERVERS, Hypervisor, IpAddress, IpPool
 from plans.models import Location, Plan
@@ -29,6 +29,12 @@ def locations_with_room(plans: Iterable[Plan]) -> dict[int, list[str]]:
     }
 
 
+def locations_on_offer() -> QuerySet[Location]:
+    """Active locations with a host that takes new servers, whatever room it has."""
+    hosts = Hypervisor.objects.filter(TAKES_NEW_SERVERS, location=OuterRef("pk"))
+    return Location.objects.filter(Exists(hosts), is_active=True).order_by("pk")
+
+
 def _room_by_location() -> dict[int, list[tuple[int, int, int]]]:
     room: dict[int, list[tuple[int, int, int]]] = {}
     for host in Hypervisor.objects.filter(TAKES_NEW_SERVERS):
@@ -47,11 +53,13 @@ def _locations_with_addresses() -> dict[int, str]:
         pool__location=OuterRef("location"),
         pool__family=OuterRef("family"),
         pool__is_active=True,
-        placement=None,
+        port=None,
         is_reserved=False,
-        rests_until__lte=timezone.now(),
+        rests_until__lte=Now(),
     )
-    pools = IpPool.objects.filter(is_active=True).annotate(has_free=Exists(free))
+    pools = IpPool.objects.filter(is_active=True).annotate(
+        has_free=Q(next_address__isnull=False) | Exists(free)
+    )
     with_pool, without = set(), set()
     for location_id, has_free in pools.values_list("location_id", "has_free"):
         with_pool.add(location_id)

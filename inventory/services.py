@@ -1,37 +1,49 @@
-"""Claims: who gets which host and which addresses.  Always inside the caller's transaction."""
+"""Claims room on hosts, and makes network cards with their addresses.
 
+Always inside the caller's transaction, which a refusal ends.
+"""
+
+import secrets
 from collections.abc import Collection
 from datetime import timedelta
-from ipaddress import IPv4Network, IPv6Network, ip_address, ip_network
-from itertools import islice
 
 from django.conf import settings
 from django.db import transaction
 from django.db.models import F, FloatField
-from django.db.models.functions import Cast
-from django.utils import timezone
+from django.db.models.functions import Cast, Now
 
-from inventory.models import TAKES_NEW_SERVERS, Hypervisor, IpAddress, IpPool, Placement
+from core.errors import NoCapacity
+from inventory.models import TAKES_NEW_SERVERS, Hypervisor, ImageCopy, IpAddress, IpPool, Placement, Port
+from inventory.pools import make_more
 from plans.models import Location
-from vpsorg.errors import NoCapacity
-
-MAX_ADDRESSES_PER_POOL = 4096
 
 
-@transaction.atomic
+@transaction.atomic(savepoint=False)
 def claim(location: Location, *, vcpus: int, memory_mib: int, disk_gib: int) -> Placement:
-    """Take room on one host of the location, and an address of each family that the location has.
+    """Take room on one host of the location.
 
     Hosts are tried emptiest first.  Raises NoCapacity, and then nothing is taken.
     """
-    placement = _claim_host(location, vcpus=vcpus, memory_mib=memory_mib, disk_gib=disk_gib)
-    pools = IpPool.objects.filter(location=location, is_active=True)
-    families = sorted(set(pools.values_list("family", flat=True)))
-    for family in families:
-        _claim_address(placement, location, family)
-    if not families:
-        raise _no_capacity("No addresses are left in this location.")
-    return placement
+    fitting = Hypervisor.objects.filter(
+        TAKES_NEW_SERVERS,
+        location=location,
+        vcpus__gte=F("vcpus_used") + vcpus,
+        memory_mib__gte=F("memory_mib_used") + memory_mib,
+        disk_gib__gte=F("disk_gib_used") + disk_gib,
+    )
+    fullness = Cast(F("memory_mib_used"), FloatField()) / F("memory_mib")
+    for pk in fitting.order_by(fullness, "pk").values_list("pk", flat=True):
+        # The WHERE clause decides, not the list above: another order may have taken the room.
+        taken = fitting.filter(pk=pk).update(
+            vcpus_used=F("vcpus_used") + vcpus,
+            memory_mib_used=F("memory_mib_used") + memory_mib,
+            disk_gib_used=F("disk_gib_used") + disk_gib,
+        )
+        if taken:
+            return Placement.objects.create(
+                hypervisor_id=pk, vcpus=vcpus, memory_mib=memory_mib, disk_gib=disk_gib
+            )
+    raise _no_capacity("This plan is sold out in this location.")
 
 
 @transaction.atomic
@@ -54,92 +66,95 @@ def resize(placement: Placement, *, vcpus: int, memory_mib: int, disk_gib: int) 
     placement.save(update_fields=["vcpus", "memory_mib", "disk_gib"])
 
 
-@transaction.atomic
+@transaction.atomic(savepoint=False)
 def release(placement: Placement) -> None:
-    """Give a placement's room and addresses back.  An address rests before it is given out again."""
+    """Give a placement's room back to its host."""
     Hypervisor.objects.filter(pk=placement.hypervisor_id).update(
         vcpus_used=F("vcpus_used") - placement.vcpus,
         memory_mib_used=F("memory_mib_used") - placement.memory_mib,
         disk_gib_used=F("disk_gib_used") - placement.disk_gib,
     )
-    rest = timezone.now() + timedelta(seconds=settings.VPS_ADDRESS_REST)
-    placement.addresses.update(placement=None, rests_until=rest)
     placement.delete()
 
 
-def _claim_host(location: Location, *, vcpus: int, memory_mib: int, disk_gib: int) -> Placement:
-    fitting = Hypervisor.objects.filter(
-        TAKES_NEW_SERVERS,
-        location=location,
-        vcpus__gte=F("vcpus_used") + vcpus,
-        memory_mib__gte=F("memory_mib_used") + memory_mib,
-        disk_gib__gte=F("disk_gib_used") + disk_gib,
-    )
-    fullness = Cast(F("memory_mib_used"), FloatField()) / F("memory_mib")
-    for pk in fitting.order_by(fullness, "pk").values_list("pk", flat=True):
-        # The WHERE clause decides, not the list above: somebody may have been quicker.
-        taken = fitting.filter(pk=pk).update(
-            vcpus_used=F("vcpus_used") + vcpus,
-            memory_mib_used=F("memory_mib_used") + memory_mib,
-            disk_gib_used=F("disk_gib_used") + disk_gib,
-        )
-        if taken:
-            return Placement.objects.create(
-                hypervisor_id=pk, vcpus=vcpus, memory_mib=memory_mib, disk_gib=disk_gib
-            )
-    raise _no_capacity("This plan is sold out in this location. Choose another plan or location.")
+@transaction.atomic(savepoint=False)
+def make_port(location: Location) -> Port:
+    """Make a network card with a MAC of its own and an address of each family that the location has.
+
+    Raises NoCapacity, and then nothing is taken.
+    """
+    port = Port.objects.create(mac=_new_mac())
+    pools = IpPool.objects.filter(location=location, is_active=True)
+    families = sorted(set(pools.values_list("family", flat=True)))
+    for family in families:
+        _claim_address(port, location, family)
+    if not families:
+        raise _no_capacity("This plan is sold out in this location: no address is left.")
+    return port
 
 
-def _claim_address(placement: Placement, location: Location, family: int) -> None:
+def put_in_use(port: Port) -> bool:
+    """Record that a machine is about to start with this card.  False if the card was removed meanwhile."""
+    if not port.was_used:
+        port.was_used = Port.objects.filter(pk=port.pk).update(was_used=True) == 1
+    return port.was_used
+
+
+@transaction.atomic(savepoint=False)
+def remove_port(port: Port) -> None:
+    """Remove a network card and free its addresses.
+
+    What a machine has used rests first, for the world may still take the address for that machine's.
+    """
+    rest_s = settings.VPS_ADDRESS_REST if Port.objects.select_for_update().get(pk=port.pk).was_used else 0
+    port.addresses.update(port=None, rests_until=Now() + timedelta(seconds=rest_s))
+    port.delete()
+
+
+def _new_mac() -> str:
+    """Random, as ids are given out again after a backup was restored, and the machines still run."""
+    while True:
+        # 52: local and unicast.
+        mac = ":".join(f"{byte:02x}" for byte in b"\x52\x54" + secrets.token_bytes(4))
+        if not Port.objects.filter(mac=mac).exists():
+            return mac
+
+
+def _claim_address(port: Port, location: Location, family: int) -> None:
     free = IpAddress.objects.filter(
         pool__location=location,
         pool__family=family,
         pool__is_active=True,
-        placement=None,
+        port=None,
         is_reserved=False,
-        rests_until__lte=timezone.now(),
+        rests_until__lte=Now(),
     )
-    address = free.select_for_update(skip_locked=True, of=("self",)).order_by("rests_until", "pk").first()
+    unlocked = free.select_for_update(skip_locked=True, of=("self",)).order_by("rests_until", "pk")
+    address, may_be_more = unlocked.first(), True
+    while address is None and may_be_more:
+        may_be_more = make_more(location, family)
+        address = unlocked.first()  # in any case: somebody else may have made the last ones meanwhile
     if address is None:
-        raise _no_capacity(f"No IPv{family} address is left in this location. Choose another location.")
-    address.placement = placement
-    address.save(update_fields=["placement"])
+        raise _no_capacity(f"This plan is sold out in this location: no IPv{family} address is left.")
+    address.port = port
+    address.save(update_fields=["port"])
 
 
 def _no_capacity(sentence: str) -> NoCapacity:
     return NoCapacity(sentence, field="location")
 
 
-@transaction.atomic
-def add_ip_pool(
-    *,
-    location: Location,
-    network: IPv4Network | IPv6Network,
-    gateway: str,
-    nameservers: list[str],
-    reserved: set[str],
-    unreserved: Collection[str] = (),
-) -> IpPool:
-    """Make a pool and its addresses, all but the network's own and the broadcast address.
+def record_image_copies(hypervisor: Hypervisor, images: Collection[int]) -> None:
+    """Record that a host has the images with these ids, and no others.  Writes only what changed."""
+    recorded = set(hypervisor.image_copies.values_list("image_id", flat=True))
+    for image_id in sorted(set(images) - recorded):
+        record_image_copy(hypervisor, image_id)
+    if gone := recorded - set(images):
+        hypervisor.image_copies.filter(image__in=gone).delete()
 
-    Gateway, nameservers and what is reserved are never given out, though a server that holds
-    one keeps it until it is deleted.  May be repeated: an existing pool gets what it lacks, and
-    what was ever reserved stays so until it is unreserved.  Of a large network the first 4,096
-    addresses are used.
-    """
-    pool, _ = IpPool.objects.update_or_create(
-        network=str(network),
-        defaults={"location": location, "gateway": gateway, "nameservers": nameservers},
+
+def record_image_copy(hypervisor: Hypervisor, image_id: int) -> None:
+    """Record that a host has an image.  May be repeated."""
+    ImageCopy.objects.bulk_create(
+        [ImageCopy(hypervisor=hypervisor, image_id=image_id)], ignore_conflicts=True
     )
-    kept_back = {a for a in map(ip_address, {gateway, *nameservers, *reserved}) if a in network}
-    usable = (address for address in network.hosts() if address not in kept_back)
-    addresses = [*islice(usable, MAX_ADDRESSES_PER_POOL), *kept_back]
-    rows = [IpAddress(pool=pool, address=str(address)) for address in addresses]
-    IpAddress.objects.bulk_create(rows, ignore_conflicts=True)
-    pool.addresses.filter(address__in=unreserved).update(is_reserved=False)
-    IpAddress.objects.filter(address__in=[str(a) for a in kept_back]).update(is_reserved=True)
-    return pool
-
-
-def network_of(pool: IpPool) -> IPv4Network | IPv6Network:
-    return ip_network(pool.network)

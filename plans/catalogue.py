@@ -1,4 +1,4 @@
-"""Plans, systems and locations by id, kept in memory: few rows, read with every server, seldom changed.
+"""A cache of plans, systems and locations by id: few rows, read with every server, seldom changed.
 
 What staff change shows within FRESH_S in every process; a row that is new, at once.
 """

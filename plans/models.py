@@ -1,10 +1,14 @@
-"""What is sold: places, sizes and systems."""
+"""What is sold: locations, plans and operating systems."""
 
 from uuid import uuid4
 
-from django.core.validators import MinValueValidator, RegexValidator
+from django.core.exceptions import ValidationError
+from django.core.validators import MinValueValidator
 from django.db import models
-from django.db.models import Q
+from django.db.models import ForeignObjectRel, Q, QuerySet
+
+from core.errors import NotAllowedNow
+from images.models import Image
 
 
 class Location(models.Model):
@@ -23,8 +27,15 @@ class Location(models.Model):
         return self.code
 
 
+SIZES = ("vcpus", "memory_mib", "disk_gib", "speed_mbps")
+
+
 class Plan(models.Model):
-    """A size of server and its price in credits."""
+    """A size of a server, and its price in credits.
+
+    The size of a plan that was sold never changes (``SoldPlan`` in servers holds it): another size is another
+    plan, and the old one is switched off.
+    """
 
     uuid = models.UUIDField(default=uuid4, unique=True, editable=False)
     name = models.CharField(max_length=100)
@@ -33,8 +44,14 @@ class Plan(models.Model):
     vcpus = models.PositiveIntegerField(validators=[MinValueValidator(1)])
     memory_mib = models.PositiveIntegerField(validators=[MinValueValidator(128)])
     disk_gib = models.PositiveIntegerField(validators=[MinValueValidator(1)])
-    bandwidth_gb = models.PositiveIntegerField(help_text="GB a month.")
-    speed_mbps = models.PositiveIntegerField(default=1000, help_text="The network card's limit, Mbit/s.")
+    bandwidth_gb = models.PositiveIntegerField(validators=[MinValueValidator(1)], help_text="GB a month.")
+    speed_mbps = models.PositiveIntegerField(
+        default=1000,
+        null=True,
+        blank=True,
+        validators=[MinValueValidator(1)],
+        help_text="The network card's limit, Mbit/s. Empty: none.",
+    )
     price_monthly = models.DecimalField(max_digits=10, decimal_places=2, validators=[MinValueValidator(0)])
     price_hourly = models.DecimalField(max_digits=10, decimal_places=4, validators=[MinValueValidator(0)])
     is_active = models.BooleanField(default=True, help_text="On sale.")
@@ -49,11 +66,28 @@ class Plan(models.Model):
                     "The prices for an hour and for a month should both be more than 0; "
                     "a plan that costs nothing has 0 in both."
                 ),
-            )
+            ),
+            models.CheckConstraint(
+                condition=Q(vcpus__gte=1, memory_mib__gte=1, disk_gib__gte=1, bandwidth_gb__gte=1)
+                & (Q(speed_mbps__gte=1) | Q(speed_mbps=None)),
+                name="a_plan_has_some_of_everything",
+            ),
         ]
 
     def __str__(self) -> str:
         return self.name
+
+    def clean(self) -> None:
+        """Refuses another size for a plan that anything refers to."""
+        kept = Plan.objects.filter(pk=self.pk).values(*SIZES).first()
+        changed = [name for name, value in (kept or {}).items() if value != getattr(self, name)]
+        if changed and any(self._is_named_in(relation) for relation in self._meta.related_objects):
+            sentence = "Servers were sold with this. Make a new plan, and switch this one off."
+            raise ValidationError(dict.fromkeys(changed, sentence))
+
+    def _is_named_in(self, relation: ForeignObjectRel) -> bool:
+        rows: QuerySet[models.Model] = relation.related_model._default_manager.all()
+        return rows.filter(**{relation.field.name: self}).exists()
 
 
 class OperatingSystem(models.Model):
@@ -70,23 +104,19 @@ class OperatingSystem(models.Model):
 
 
 class OsVersion(models.Model):
-    """What a customer chooses by ``os_id``.  It is on offer once it has an image.
-
-    The image is a qcow2 file in ``VPS_IMAGE_DIR``, named by its SHA-256.
-    """
+    """What a customer chooses by ``os_id``.  It is on offer once it has an image."""
 
     uuid = models.UUIDField(default=uuid4, unique=True, editable=False)
     operating_system = models.ForeignKey(OperatingSystem, models.PROTECT, related_name="versions")
     name = models.CharField(max_length=100, unique=True, help_text="The full name: Debian 12.")
     is_active = models.BooleanField(default=True, help_text="On offer, if there is an image.")
-    image_sha256 = models.CharField(
-        max_length=64,
+    image = models.ForeignKey(
+        Image,
+        models.PROTECT,
+        null=True,
         blank=True,
-        validators=[RegexValidator(r"\A[0-9a-f]{64}\Z", "Should be 64 lower-case hexadecimal digits.")],
-    )
-    min_disk_gib = models.PositiveIntegerField(default=1, help_text="The image's virtual size, GiB.")
-    has_agent = models.BooleanField(
-        default=True, help_text="The image runs the QEMU guest agent: a server is active once it answers."
+        related_name="os_versions",
+        help_text="What new servers with this system start from.",
     )
 
     class Meta:
@@ -94,3 +124,10 @@ class OsVersion(models.Model):
 
     def __str__(self) -> str:
         return self.name
+
+    @property
+    def image_to_start_from(self) -> Image:
+        """Raises NotAllowedNow for a system that has none."""
+        if self.image is None:
+            raise NotAllowedNow("This system is not on offer at the moment.", code="not_on_offer")
+        return self.image

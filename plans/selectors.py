@@ -1,4 +1,4 @@
-"""The querysets worth a name."""
+"""Named querysets."""
 
 from django.db.models import QuerySet
 
@@ -7,4 +7,4 @@ from plans.models import OsVersion
 
 def versions_on_offer() -> QuerySet[OsVersion]:
     """The systems that a customer may choose: active ones that have an image."""
-    return OsVersion.objects.filter(is_active=True).exclude(image_sha256="")
+    return OsVersion.objects.filter(is_active=True).exclude(image=None)

@@ -1,18 +1,18 @@
-"""Stands before every driver, so that nobody can forget: a host that hangs is not waited for all the time."""
+"""Wraps every driver in its hypervisor's circuit breaker: a host that hangs is not waited for each time."""
 
 from collections.abc import Callable
 from functools import partial
 from typing import Any
 
-from inventory import contact
+from inventory import health
 from inventory.models import Hypervisor
-from provisioning.hypervisors import base
+from provisioning.drivers import base
 
 
 class CircuitBreaker:
-    """A driver whose every call first asks, and then tells, whether its host can be spoken with."""
+    """A driver whose calls first ask the circuit breaker, and then record whether the host answered."""
 
-    def __init__(self, hypervisor: Hypervisor, driver: base.Hypervisor) -> None:
+    def __init__(self, hypervisor: Hypervisor, driver: base.Driver) -> None:
         self._hypervisor = hypervisor
         self._driver = driver
 
@@ -21,12 +21,12 @@ class CircuitBreaker:
 
     def _call(self, method: Callable[..., Any], *args: Any, **kwargs: Any) -> Any:
         host = self._hypervisor
-        if not contact.may_be_asked(host):
+        if not health.may_be_asked(host):
             raise base.HostUnreachable(f"{host} did not answer and is not asked again yet: {host.last_error}")
         try:
             answer = method(*args, **kwargs)
         except base.HostUnreachable as error:
-            contact.record_silence(host, str(error))
+            health.record_failure(host, str(error))
             raise
         except base.HypervisorError:
             self._close()
@@ -35,5 +35,5 @@ class CircuitBreaker:
         return answer
 
     def _close(self) -> None:
-        if self._hypervisor.silences:
-            contact.record_answer(self._hypervisor)
+        if self._hypervisor.failures:
+            health.record_answer(self._hypervisor)

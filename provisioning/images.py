@@ -12,29 +12,43 @@ from uuid import uuid4
 
 from django.conf import settings
 
-from plans.models import OsVersion
-from provisioning.hypervisors.base import ImageInvalid
-from provisioning.hypervisors.qcow2 import inspect
+from images.models import Image
+from provisioning.drivers.base import ImageInvalid
+from provisioning.drivers.qcow2 import inspect
 
 CHUNK = 1024 * 1024
 TIMEOUT_S = 60
 GIB = 1024**3
 
 
-def import_image(*, version: OsVersion, source: str, sha256: str, has_agent: bool) -> Path:
-    """Make an image the one that new servers with this system boot.
+def take_in(*, source: str, sha256: str, has_agent: bool) -> Image:
+    """Make a file one of our images.
 
     Raises ImageInvalid when the source cannot be read, is not what ``sha256``
-    says, or is no qcow2 that stands alone.  Existing servers keep their disks.
-    May be repeated, also by several at once; a file that was damaged is fetched again.
+    says, or is no qcow2 that stands alone.  May be repeated, also by several at
+    once; a file that was damaged is fetched again.  Do not call it in a
+    transaction: it waits for the source.
     """
-    target = settings.VPS_IMAGE_DIR / f"{sha256}.qcow2"
+    target = file_of(sha256)
     if not target.exists() or _sha256_of(target) != sha256:
         _fetch(source, sha256, target)
-    version.image_sha256, version.has_agent = sha256, has_agent
-    version.min_disk_gib = -(-inspect(target).virtual_size_bytes // GIB)
-    version.save(update_fields=["image_sha256", "has_agent", "min_disk_gib"])
-    return target
+    virtual_size = inspect(target).virtual_size_bytes
+    image, _ = Image.objects.update_or_create(
+        sha256=sha256,
+        defaults={
+            "size_bytes": target.stat().st_size,
+            "virtual_size_bytes": virtual_size,
+            "minimum_disk_gib": -(-virtual_size // GIB),
+            "has_agent": has_agent,
+        },
+    )
+    return image
+
+
+def file_of(sha256: str) -> Path:
+    """Where our own copy of an image is."""
+    folder: Path = settings.VPS_IMAGE_DIR
+    return folder / f"{sha256}.qcow2"
 
 
 def _fetch(source: str, sha256: str, target: Path) -> None:

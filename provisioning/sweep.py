@@ -1,4 +1,4 @@
-"""Finds the operations that were forgotten, and sees to it that somebody takes them up.
+"""Finds operations whose message was lost, and sends another.
 
 It asks Postgres and nothing else, so that a broker that loses its messages costs a delay; while there is no
 broker at all it carries operations out itself.
@@ -15,11 +15,13 @@ from celery import current_app
 from django.db import connection
 from kombu.exceptions import OperationalError
 
+from accounts.actors import acting_as, system_actor
+from core import queues
+from core.backoff import Backoff
 from plans.catalogue import locations
-from provisioning.carry_out import carry_out
+from provisioning.engine import carry_out
 from servers.models import Operation
-from servers.selectors import due_operations
-from vpsorg import queues
+from servers.selectors import due_operations, waiting_operations
 
 log = logging.getLogger(__name__)
 
@@ -42,7 +44,7 @@ class Reminder:
 
 @dataclass
 class Sweep:
-    """One who looks again and again.  Several side by side do no harm."""
+    """Looks again and again.  Several sweeps may run side by side."""
 
     # A message on its way, or waiting behind others, is not forgotten yet.
     patience: timedelta = timedelta(seconds=15)
@@ -51,12 +53,13 @@ class Sweep:
     _threads: ThreadPoolExecutor = field(default_factory=lambda: ThreadPoolExecutor(THREADS))
     _here: dict[int, Future[None]] = field(default_factory=dict)
 
+    @acting_as(system_actor("sweep"))
     def once(self) -> int:
-        """See to every operation that was forgotten; how many there were."""
+        """Wake a worker for every forgotten operation.  Returns their number."""
         forgotten = self._forgotten()
         try:
             for operation in forgotten:
-                log.warning("%s of server %s was forgotten", operation, operation.server.uuid)
+                log.warning("%s of %s was forgotten", operation, operation.subject_name)
                 _remind(operation)
                 self._reminded[operation.pk] = self._next_reminder(operation)
                 self._has_broker = True
@@ -73,27 +76,30 @@ class Sweep:
 
     def _forgotten(self) -> list[Operation]:
         self._here = {pk: work for pk, work in self._here.items() if not work.done()}
-        # Without a broker nobody else is on the way.
-        late = due_operations(self.patience if self._has_broker else timedelta())
-        all_late = list(late.values_list("pk", flat=True))
+        # Without a broker no worker will come.
+        patience = self.patience if self._has_broker else timedelta()
+        late = due_operations(patience)
+        all_late = [*late.values_list("pk", flat=True), *(row.pk for row in waiting_operations(patience))]
         self._reminded = {pk: self._reminded[pk] for pk in all_late if pk in self._reminded}
         seen_to = self._here.keys() | {pk for pk, reminder in self._reminded.items() if reminder.is_fresh}
         forgotten = [pk for pk in all_late if pk not in seen_to][:AT_ONCE]
-        return list(late.filter(pk__in=forgotten).select_related("server"))
+        rows = Operation.objects.filter(pk__in=forgotten).order_by("due_at")
+        return list(rows.select_related("server", "hypervisor"))
 
     def _next_reminder(self, operation: Operation) -> Reminder:
         """Twice the pause each time: where there is no worker, messages would pile up in the broker."""
         last, patience_s = self._reminded.get(operation.pk), self.patience.total_seconds()
-        return Reminder(monotonic(), min(2 * last.pause_s, LONGEST_PAUSE_S) if last else patience_s)
+        pauses = Backoff(first_s=patience_s, longest_s=LONGEST_PAUSE_S)
+        return Reminder(monotonic(), pauses.after(last.pause_s) if last else patience_s)
 
     def _carry_out_here(self, operations: Iterable[Operation]) -> None:
-        """Not waiting for the slowest: a copy of an image may take minutes."""
+        """Carry operations out in threads, without waiting for the slowest: copies take minutes."""
         for operation in operations:
             self._here[operation.pk] = self._threads.submit(_carry_out_in_thread, operation.pk)
 
 
 def _remind(operation: Operation) -> None:
-    queue = queues.at(locations[operation.server.location_id].code)
+    queue = queues.at(locations[operation.subject.location_id].code)
     current_app.send_task("provisioning.carry_out", [operation.pk], queue=queue)
 
 

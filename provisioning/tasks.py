@@ -1,14 +1,25 @@
-"""The Celery tasks, by the names that others send.  Each looks a row up and hands it on."""
+"""The Celery tasks; other rooms send them by name.  Each looks up a row and passes it on."""
+
+import logging
+from collections.abc import Callable
+from concurrent.futures import ThreadPoolExecutor
 
 from celery import current_app, shared_task
+from django.db import connection
+from kombu.exceptions import OperationalError
 
+from core import clock, queues
+from core.locks import reconcile_of_host, try_lock
 from inventory.models import Hypervisor
-from provisioning import hosts, reconcile
-from provisioning.carry_out import carry_out
-from provisioning.hypervisors.base import MachineNotFound
+from provisioning import hypervisors, reconcile
+from provisioning.drivers.base import MachineNotFound
+from provisioning.engine import carry_out
 from servers.models import Server
-from vpsorg import queues
-from vpsorg.only_one import only_one
+
+log = logging.getLogger(__name__)
+
+STALE_AFTER_S = 30
+THREADS = 4
 
 
 @shared_task(name="provisioning.carry_out")
@@ -18,38 +29,70 @@ def carry_out_operation(operation_id: int) -> None:
 
 @shared_task(name="provisioning.reconcile_all")
 def reconcile_all() -> None:
-    _for_each_host("provisioning.reconcile")
+    _for_each_host("provisioning.reconcile", reconcile_host)
 
 
 @shared_task(name="provisioning.reconcile")
-def reconcile_host(hypervisor_id: int) -> None:
-    """By one worker at a time: a host that is slow to answer must not take them all."""
-    with only_one(f"reconcile host {hypervisor_id}") as mine:
+def reconcile_host(hypervisor_id: int, sent_at: str | None = None) -> None:
+    """One worker at a time reconciles a host: a slow host must not occupy them all."""
+    if _is_stale(sent_at):
+        return
+    with try_lock(reconcile_of_host(hypervisor_id)) as mine:
         if mine:
             reconcile.reconcile(Hypervisor.objects.get(pk=hypervisor_id))
+        else:
+            log.warning(
+                "host %d is not reconciled now: another worker is still at it, or frozen", hypervisor_id
+            )
 
 
 @shared_task(name="provisioning.sample_all")
 def sample_all() -> None:
-    _for_each_host("provisioning.sample")
+    _for_each_host("provisioning.sample", sample_host)
 
 
 @shared_task(name="provisioning.sample")
-def sample_host(hypervisor_id: int) -> None:
+def sample_host(hypervisor_id: int, sent_at: str | None = None) -> None:
+    if _is_stale(sent_at):
+        return
     reconcile.sample_usage(Hypervisor.objects.get(pk=hypervisor_id))
 
 
 @shared_task(name="provisioning.rename")
 def rename(server_id: int) -> None:
     """Show a server's new name on its host.  A machine that is not there yet gets it when it is made."""
-    server = Server.objects.select_related("placement__hypervisor").get(pk=server_id)
+    server = Server.objects.select_related("home__hypervisor").get(pk=server_id)
     try:
-        hosts.host_of(server).rename(server.uuid, server.name)
+        hypervisors.driver_of(server).rename(server.uuid, server.name)
     except MachineNotFound:
         return
 
 
-def _for_each_host(task: str) -> None:
+def _for_each_host(task: str, here: Callable[[int], None]) -> None:
+    """Send each host's message to the workers of its location.  Without a broker, do the work here."""
     in_use = Hypervisor.objects.exclude(status=Hypervisor.Status.DISABLED)
-    for pk, location in in_use.values_list("pk", "location__code"):
-        current_app.send_task(task, [pk], queue=queues.at(location), expires=30)
+    hosts = dict(in_use.values_list("pk", "location__code"))
+    told = {"sent_at": clock.now().isoformat()}
+    try:
+        for pk in list(hosts):
+            current_app.send_task(task, [pk], told, queue=queues.at(hosts[pk]))
+            del hosts[pk]
+    except (OperationalError, OSError) as error:
+        log.error("no broker (%s): %s of %d hosts is done here", error, task, len(hosts))
+        with ThreadPoolExecutor(THREADS) as threads:
+            for pk in hosts:
+                threads.submit(_do_in_thread, here, pk)
+
+
+def _do_in_thread(work: Callable[[int], None], hypervisor_id: int) -> None:
+    try:
+        work(hypervisor_id)
+    except Exception:
+        log.exception("host %d: this failed here", hypervisor_id)
+    finally:
+        connection.close()
+
+
+def _is_stale(sent_at: str | None) -> bool:
+    """Whether a message waited so long for a worker that others follow it, by Postgres's clock."""
+    return sent_at is not None and clock.seconds_since(sent_at) > STALE_AFTER_S

@@ -5,25 +5,41 @@ again.  A step that must wait does not sleep; it raises ``AskAgain`` and frees
 the worker.
 """
 
+import logging
 from collections.abc import Callable
+from contextlib import suppress
 from dataclasses import dataclass
-from functools import cached_property
+from datetime import timedelta
+from functools import cached_property, wraps
 
 from django.conf import settings
-from django.utils import timezone
 
-from provisioning import hosts
-from provisioning.hypervisors.base import Hypervisor, MachineSpec
+from billing.runway import is_due_to_be_suspended
+from core.locks import image_on_host, try_lock
+from images.models import Image
+from inventory.services import put_in_use, record_image_copy
+from provisioning import host_facts, hypervisors, images, machine_specs
+from provisioning.drivers.base import (
+    Driver,
+    HostBusy,
+    HostUnreachable,
+    HypervisorError,
+    MachineDelivered,
+    MachineNotFound,
+    MachineSpec,
+)
 from servers import lifecycle, services
 from servers.models import Operation, Server
-from servers.states import OperationKind, PowerState, ServerStatus
-from vpsorg.only_one import only_one
+from servers.states import HostOperationKind, OperationKind, PowerState, ServerStatus
+from servers.wishes import RebuildWish, Wish
 
-ASK_TO_SHUT_DOWN_EVERY = 10  # seconds: a guest that was still booting missed the first time
+log = logging.getLogger(__name__)
+
+PRESS_AGAIN_AFTER = timedelta(seconds=10)  # a guest that was still booting missed the first press
 
 
 class AskAgain(Exception):
-    """Not yet: do this step again in so many seconds."""
+    """The step is not done yet: repeat it in so many seconds."""
 
     def __init__(self, delay_s: float) -> None:
         super().__init__(delay_s)
@@ -46,20 +62,28 @@ class Job:
 
     @property
     def server(self) -> Server:
-        return self.operation.server
+        """Raises WrongSubject in an operation about a host."""
+        return self.operation.subject_server
 
     @cached_property
-    def host(self) -> Hypervisor:
-        return hosts.host_of(self.server)
+    def host(self) -> Driver:
+        return hypervisors.driver_of(self.server)
+
+    @cached_property
+    def wish(self) -> Wish:
+        return self.operation.typed_wish
+
+    @cached_property
+    def image(self) -> Image:
+        return machine_specs.image_of(self.server, self.wish)
 
     @cached_property
     def spec(self) -> MachineSpec:
-        return hosts.spec_of(self.operation)
+        return machine_specs.spec_of(self.server, self.wish)
 
     @property
     def seconds_in_step(self) -> float:
-        since = self.operation.step_since or timezone.now()
-        return (timezone.now() - since).total_seconds()
+        return lifecycle.seconds_in_step(self.operation)
 
     @property
     def was_active(self) -> bool:
@@ -67,8 +91,9 @@ class Job:
         return (self.server.suspended_from or self.operation.status_before) == ServerStatus.ACTIVE
 
     def forget_wish(self) -> None:
-        """The machine should be what its server is, and not what was asked for: ask the rows again."""
-        self.operation.plan = None
+        """From now on the machine should be what its server is, and not what was asked for."""
+        self.wish = Wish()
+        self.__dict__.pop("image", None)
         self.__dict__.pop("spec", None)
 
     def power(self) -> PowerState:
@@ -82,11 +107,27 @@ def fetch_image(job: Job) -> None:
     """Put the image into the host's cache, once: one worker copies, the others ask again."""
     if job.host.has_image(job.spec.image):
         return
-    host_id = hosts.placement_of(job.server).hypervisor_id
-    with only_one(f"image {job.spec.image.sha256} on host {host_id}") as mine:
+    hypervisor, image = hypervisors.home_of(job.server).hypervisor, job.image
+    with try_lock(image_on_host(image.sha256, hypervisor.pk)) as mine:
         if not mine:
             raise AskAgain(2)
-        job.host.put_image(job.spec.image, settings.VPS_IMAGE_DIR / f"{job.spec.image.sha256}.qcow2")
+        job.host.put_image(job.spec.image, images.file_of(image.sha256))
+    record_image_copy(hypervisor, image.pk)
+
+
+def never_delivered(step: Step) -> Step:
+    """The same step, which refuses to touch a machine that its customer was given already.
+
+    Books that were restored may be older than their hosts, and order anew what is long done.
+    """
+
+    @wraps(step)
+    def careful(job: Job) -> None:
+        if job.host.is_delivered(job.server.uuid):
+            raise MachineDelivered(f"machine {job.server.uuid} was delivered before")
+        step(job)
+
+    return careful
 
 
 def make_disk(job: Job) -> None:
@@ -102,6 +143,9 @@ def define(job: Job) -> None:
 
 
 def power_on(job: Job) -> None:
+    # Recorded first: addresses that a machine may have used rest when they are given back.
+    if not put_in_use(hypervisors.port_of(job.server)):
+        raise lifecycle.LeaseLost(f"{job.operation}: the addresses were given back meanwhile")
     job.host.start(job.server.uuid)
 
 
@@ -114,58 +158,117 @@ def await_guest(job: Job) -> None:
     if power.off_on_purpose:
         raise GaveUp("guest_stopped", "The server switched itself off while it was starting.")
     runs = power.state in {PowerState.RUNNING, PowerState.PAUSED}
-    addresses = tuple(address.ip for nic in job.spec.nics for address in nic.addresses)
-    if runs and not job.server.os_version.has_agent:
-        lifecycle.record_addresses(job.operation, addresses)
+    if runs and not job.image.has_agent:
+        lifecycle.record_addresses(job.operation, job.spec.addresses)
         return
     guest = job.host.guest(job.server.uuid) if runs else None
     too_long = job.seconds_in_step > settings.VPS_BOOT_TIMEOUT
-    if guest and (too_long or set(addresses) <= set(guest.addresses)):
-        lifecycle.record_addresses(job.operation, guest.addresses)
+    if guest and (too_long or set(job.spec.addresses) <= set(guest.addresses)):
+        lifecycle.record_addresses(job.operation, job.spec.addresses, shown=guest.addresses)
     elif too_long:
         raise GaveUp(
             "guest_timeout", f"The server did not come up within {settings.VPS_BOOT_TIMEOUT} seconds."
         )
     else:
         if not runs:
-            job.host.start(job.server.uuid)
+            power_on(job)
         raise AskAgain(1)
 
 
-def ask_to_shut_down(job: Job) -> None:
-    job.host.shut_down(job.server.uuid)
+def check_machine(job: Job) -> None:
+    """Refuse to take down a machine that was changed on its host: it could not be started again."""
+    job.host.require_unchanged(job.server.uuid)
 
 
-def await_power_off(job: Job) -> None:
-    """Until the guest is off.  It is asked again now and then, and at last its power is cut."""
+def shut_down(job: Job) -> None:
+    """Press the guest's power button, again and again, until the machine is off.
+
+    The machine's state decides, not the answers of the host to our calls.  After VPS_SHUTDOWN_TIMEOUT the
+    power is cut, whether the guest ignores the button, is paused, has crashed or its QEMU hangs.
+    """
     if job.power() == PowerState.OFF:
         return
     limit = settings.VPS_SHUTDOWN_TIMEOUT
-    if job.seconds_in_step > limit:
-        job.host.power_off(job.server.uuid)
+    was_pressed = job.operation.pressed_at is not None
+    if was_pressed and job.seconds_in_step > limit:
+        cut_power(job)
         lifecycle.note(
             job.operation, f"The system did not shut down within {limit} seconds: its power was cut."
         )
         return
-    waited = job.seconds_in_step
-    # We come by about once a second: once or twice in each of these gaps.
-    if waited > ASK_TO_SHUT_DOWN_EVERY and waited % ASK_TO_SHUT_DOWN_EVERY < 1.5:
-        job.host.shut_down(job.server.uuid)
+    if lifecycle.may_press(job.operation, PRESS_AGAIN_AFTER):
+        _press_power_button(job)
     raise AskAgain(1)
 
 
+def _press_power_button(job: Job) -> None:
+    """Press it.  A paused machine refuses and a hung QEMU does not answer: both are ignored."""
+    try:
+        job.host.shut_down(job.server.uuid)
+    except (HostUnreachable, MachineNotFound):
+        raise
+    except HypervisorError as error:
+        log.info("server %s did not take the power button: %s", job.server.uuid, error)
+
+
 def remove_machine(job: Job) -> None:
-    if job.server.placement is not None:
+    if job.server.home is not None:
         job.host.delete(job.server.uuid)
 
 
+def clear_disks(job: Job) -> None:
+    """Remove disks that an earlier rebuild left: this rebuild would take them for its own."""
+    job.host.remove_spare_disks(job.server.uuid, keep=job.server.disk_number)
+
+
+def switch_off(job: Job) -> None:
+    """At once: what it would still write is about to be removed.  A machine that is unknown is off."""
+    with suppress(MachineNotFound):
+        cut_power(job)
+
+
+def remove_old_disk(job: Job) -> None:
+    job.host.remove_spare_disks(job.server.uuid, keep=job.server.disk_number)
+
+
+def return_to_old_disk(job: Job) -> None:
+    """Wish for the old disk again, unless the new disk was adopted already."""
+    wish = job.operation.typed_wish
+    assert isinstance(wish, RebuildWish)  # noqa: S101  (a step of rebuilds alone)
+    is_adopted = job.server.disk_number == wish.disk_number
+    if not is_adopted and job.host.has_disk(job.server.uuid, wish.disk_number):
+        switch_off(job)
+    job.forget_wish()
+
+
+def deliver(job: Job) -> None:
+    """Mark the machine on its host: from now on only a delete or a rebuild of its customer removes anything.
+
+    Before the row says active, and not after: what the row says may be lost in a restore.
+    """
+    job.host.mark_delivered(job.server.uuid)
+
+
+def remove_attempt(job: Job) -> None:
+    """Remove what a failed create made.  Raises MachineDelivered when it is a customer's machine."""
+    if job.server.home is not None:
+        job.host.delete(job.server.uuid, unless_delivered=True)
+
+
 def release_claims(job: Job) -> None:
-    # The placement goes last: what a host may still hold, we must still know of.
+    # The placement goes last: as long as a host may hold something, its row must say so.
     services.release_claims(server=job.server)
 
 
 def cut_power(job: Job) -> None:
-    job.host.power_off(job.server.uuid)
+    """Cut the power, again until the machine is off or the deadline has passed."""
+    try:
+        job.host.power_off(job.server.uuid)
+    except (HostUnreachable, MachineNotFound):
+        raise
+    except HypervisorError as error:
+        if job.power() != PowerState.OFF:
+            raise HostBusy(f"the power is not off yet: {error}") from error
 
 
 def grow_disk(job: Job) -> None:
@@ -174,7 +277,7 @@ def grow_disk(job: Job) -> None:
 
 def adopt(job: Job) -> None:
     lifecycle.adopt(job.operation)
-    services.settle_claims(operation=job.operation)
+    services.give_back_surplus(operation=job.operation)
 
 
 def power_on_again(job: Job) -> None:
@@ -187,47 +290,81 @@ def await_guest_again(job: Job) -> None:
         await_guest(job)
 
 
+def power_on_as_before(job: Job) -> None:
+    """After a failure: a machine that we switched off runs again.
+
+    One that is paused stays so: somebody else paused it.  And a customer whose servers are due to be
+    suspended for a negative balance gets none back.
+    """
+    if job.was_active and not is_due_to_be_suspended(job.server.account) and job.power() == PowerState.OFF:
+        power_on(job)
+
+
 def return_claims(job: Job) -> None:
-    """Unless the new plan was adopted already: then it stays the server's."""
-    services.settle_claims(operation=job.operation)
+    """Give back the room of the new plan, unless the new plan was adopted already."""
+    services.give_back_surplus(operation=job.operation)
     job.forget_wish()
+
+
+def check_host(job: Job) -> None:
+    """Ask the host once, whatever its circuit breaker says: this is how staff see whether it is back."""
+    try:
+        answer = host_facts.ask(job.operation.subject_hypervisor)
+    except HypervisorError as error:
+        raise GaveUp(error.code, str(error)) from error
+    lifecycle.note(job.operation, answer)
 
 
 K = OperationKind
 
-WORKFLOWS: dict[OperationKind, tuple[Step, ...]] = {
-    K.CREATE: (fetch_image, make_disk, write_seed, define, power_on, await_guest),
+WORKFLOWS: dict[OperationKind | HostOperationKind, tuple[Step, ...]] = {
+    K.CREATE: (
+        fetch_image,
+        *map(never_delivered, (make_disk, write_seed, define)),
+        power_on,
+        await_guest,
+        deliver,
+    ),
     K.START: (write_seed, define, power_on, await_guest),
-    K.STOP: (ask_to_shut_down, await_power_off),
+    K.STOP: (shut_down,),
     K.HARD_STOP: (cut_power,),
-    K.REBOOT: (ask_to_shut_down, await_power_off, write_seed, power_on, await_guest),
+    K.REBOOT: (check_machine, shut_down, write_seed, power_on, await_guest),
     K.RESIZE: (
-        ask_to_shut_down,
-        await_power_off,
+        check_machine,
+        shut_down,
         define,
         grow_disk,
         adopt,
         power_on_again,
         await_guest_again,
     ),
-    # The image comes first: a server loses its disk only for one that can be made.
+    # The new disk is made beside the old one, which goes last: until then there is a way back.
     K.REBUILD: (
         fetch_image,
-        remove_machine,
+        check_machine,
+        clear_disks,
         make_disk,
-        adopt,
+        switch_off,
         write_seed,
         define,
         power_on,
         await_guest,
+        deliver,
+        adopt,
+        remove_old_disk,
     ),
-    K.SUSPEND: (ask_to_shut_down, await_power_off),
+    K.SUSPEND: (shut_down,),
     K.UNSUSPEND: (write_seed, define, power_on_again, await_guest_again),
     K.DELETE: (remove_machine, release_claims),
+    HostOperationKind.CHECK: (check_host,),
 }
 
-UNDO_STEPS: dict[OperationKind, tuple[Step, ...]] = {
-    K.CREATE: (remove_machine, release_claims),
-    K.REBOOT: (power_on_again,),
-    K.RESIZE: (return_claims, define, power_on_again),
+# Once the rest is done: neither a deadline nor an error is a reason to call the operation failed.
+TRIED_UNTIL_DONE = {remove_old_disk.__name__}
+
+UNDO_STEPS: dict[OperationKind | HostOperationKind, tuple[Step, ...]] = {
+    K.CREATE: (remove_attempt, release_claims),
+    K.REBOOT: (power_on_as_before,),
+    K.RESIZE: (return_claims, define, power_on_as_before),
+    K.REBUILD: (return_to_old_disk, define, power_on_as_before, remove_old_disk),
 }

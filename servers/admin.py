@@ -1,24 +1,31 @@
 """What staff see of servers and may do to them: by the services, like everybody else."""
 
 from collections.abc import Callable
-from functools import partial
 from typing import Any
 
-from django.contrib import admin, messages
+from django.contrib import admin
 from django.db.models import QuerySet
 from django.http import HttpRequest
 
-from servers import arrears, services
-from servers.models import Meter, Operation, Rate, ResourceUsage, Server
+from core import clock
+from core.admin import ReadOnlyAdmin
+from core.admin_actions import Action, Deed, action_on_each
+from inventory.admin import HypervisorAdmin
+from inventory.models import Hypervisor
+from servers import dunning, services
+from servers.models import Operation, ResourceUsage, Server
 from servers.states import SuspensionReason
-from vpsorg import clock
-from vpsorg.admin_site import ReadOnlyAdmin
-from vpsorg.errors import Refusal
+
+
+def action_on_servers(label: str, question: str) -> Callable[[Deed], Action]:
+    done = "Accepted for {count}. See their operations for how it goes."
+    return action_on_each(label, permission="operate", question=question, done=done)
 
 
 class OperationInline(admin.TabularInline[Operation, Server]):
     model = Operation
-    fields = ["kind", "status", "step", "retries", "requested_by", "created_at", "finished_at", "message"]
+    fields = ["kind", "status", "step", "retries", "actor", "created_at", "finished_at", "message"]
+    readonly_fields = ["actor"]
     extra = 0
     can_delete = False
 
@@ -39,7 +46,7 @@ class SuspendedForLong(admin.SimpleListFilter):
         return [("long", "By billing, for long")]
 
     def queryset(self, request: HttpRequest, queryset: QuerySet[Server]) -> QuerySet[Server]:
-        return queryset & arrears.suspended_for_long(clock.now()) if self.value() else queryset
+        return queryset & dunning.suspended_for_long(clock.now()) if self.value() else queryset
 
 
 @admin.register(Server)
@@ -67,55 +74,62 @@ class ServerAdmin(ReadOnlyAdmin[Server]):
         "os_version",
         "created_at",
     ]
-    list_select_related = ["account", "location", "plan", "os_version", "placement__hypervisor"]
+    list_select_related = ["account", "location", "plan", "os_version", "home__hypervisor"]
     search_fields = ["name", "hostname", "uuid", "ip_address", "ipv6_address", "account__email"]
     inlines = [OperationInline]
     actions = ["start", "stop", "reboot", "suspend", "unsuspend", "delete"]
 
-    @admin.display(description="host", ordering="placement__hypervisor")
+    @admin.display(description="host", ordering="home__hypervisor")
     def hypervisor(self, server: Server) -> str:
-        return server.placement.hypervisor.name if server.placement else "-"
+        return server.home.hypervisor.name if server.home else "-"
 
-    @admin.action(description="Start", permissions=["operate"])
-    def start(self, request: HttpRequest, queryset: QuerySet[Server]) -> None:
-        self._each(request, queryset, services.start_server)
+    @action_on_servers("Start", "Start these servers?")
+    def start(self, server: Server) -> None:
+        services.start_server(server=server)
 
-    @admin.action(description="Stop", permissions=["operate"])
-    def stop(self, request: HttpRequest, queryset: QuerySet[Server]) -> None:
-        self._each(request, queryset, services.stop_server)
+    @action_on_servers("Stop", "Have these servers shut down?")
+    def stop(self, server: Server) -> None:
+        services.stop_server(server=server)
 
-    @admin.action(description="Reboot", permissions=["operate"])
-    def reboot(self, request: HttpRequest, queryset: QuerySet[Server]) -> None:
-        self._each(request, queryset, services.reboot_server)
+    @action_on_servers("Reboot", "Have these servers shut down and started again?")
+    def reboot(self, server: Server) -> None:
+        services.reboot_server(server=server)
 
-    @admin.action(description="Suspend for abuse", permissions=["operate"])
-    def suspend(self, request: HttpRequest, queryset: QuerySet[Server]) -> None:
-        self._each(request, queryset, partial(services.suspend_server, reason=SuspensionReason.ABUSE))
+    @action_on_servers("Suspend for abuse", "Shut these servers down for abuse, until staff unsuspend them?")
+    def suspend(self, server: Server) -> None:
+        services.suspend_server(server=server, reason=SuspensionReason.ABUSE)
 
-    @admin.action(description="Unsuspend", permissions=["operate"])
-    def unsuspend(self, request: HttpRequest, queryset: QuerySet[Server]) -> None:
-        self._each(request, queryset, services.unsuspend_server)
+    @action_on_servers("Unsuspend", "Have these servers be what they were before they were suspended?")
+    def unsuspend(self, server: Server) -> None:
+        services.unsuspend_server(server=server)
 
-    @admin.action(description="Delete for good, with the disk", permissions=["operate"])
-    def delete(self, request: HttpRequest, queryset: QuerySet[Server]) -> None:
-        self._each(request, queryset, services.delete_server)
+    @action_on_servers(
+        "Delete for good, with the disk", "Delete these servers for good? Their disks cannot be restored."
+    )
+    def delete(self, server: Server) -> None:
+        services.delete_server(server=server)
 
     def has_operate_permission(self, request: HttpRequest) -> bool:
         return request.user.has_perm("servers.change_server")
 
-    def _each(
-        self, request: HttpRequest, servers: QuerySet[Server], service: Callable[..., Operation | None]
-    ) -> None:
-        """Ask for it server by server, and say of each that refused why."""
-        accepted = 0
-        for server in servers:
-            try:
-                service(server=server, requested_by=f"staff {request.user}")
-                accepted += 1
-            except Refusal as refusal:
-                self.message_user(request, f"{server}: {refusal.sentence}", messages.WARNING)
-        if accepted:
-            self.message_user(request, f"Accepted for {accepted}. See their operations for how it goes.")
+
+admin.site.unregister(Hypervisor)
+
+
+@admin.register(Hypervisor)
+class HypervisorWithOperationsAdmin(HypervisorAdmin):
+    """The host's page of inventory, which knows no operations, and what can be ordered of a host."""
+
+    actions = ["check_now"]
+
+    @action_on_each(
+        "Check now: ask what it is and has",
+        permission="change",
+        question=None,
+        done="Accepted for {count}. The answers are on their operations.",
+    )
+    def check_now(self, host: Hypervisor) -> None:
+        services.check_hypervisor(hypervisor=host)
 
 
 @admin.register(Operation)
@@ -123,34 +137,18 @@ class OperationAdmin(ReadOnlyAdmin[Operation]):
     list_display = [
         "id",
         "kind",
-        "server",
+        "subject",
         "status",
         "step",
         "retries",
-        "requested_by",
+        "actor",
         "created_at",
         "finished_at",
         "error_code",
     ]
-    list_filter = ["status", "kind", "error_code", "created_at"]
-    list_select_related = ["server"]
-    search_fields = ["server__name", "server__uuid", "error_code", "requested_by"]
-
-
-@admin.register(Rate)
-class RateAdmin(ReadOnlyAdmin[Rate]):
-    list_display = ["server", "since", "price_hourly", "price_monthly", "backups_hourly", "backups_monthly"]
-    list_filter = ["since"]
-    list_select_related = ["server"]
-    search_fields = ["server__name", "server__uuid"]
-
-
-@admin.register(Meter)
-class MeterAdmin(ReadOnlyAdmin[Meter]):
-    list_display = ["server", "began_at", "next_at"]
-    list_filter = ["next_at"]
-    list_select_related = ["server"]
-    search_fields = ["server__name", "server__uuid"]
+    list_filter = ["status", "kind", "hypervisor", "error_code", "created_at"]
+    list_select_related = ["server", "hypervisor"]
+    search_fields = ["server__name", "server__uuid", "hypervisor__name", "error_code", "actor_label"]
 
 
 @admin.register(ResourceUsage)

@@ -1,13 +1,12 @@
 """The only writer of a server's status, power state and operations.
 
-Whoever needs both rows locks the server before touching its operation.  Every
-write of a worker asks ``WHERE attempt = mine``: one that lost its lease, or
-whose operation was cancelled, cannot write (``LeaseLost``).  Leases and due times
-are measured by Postgres's clock alone: those of the workers may differ.
+Code that needs both rows locks the server before it touches the operation.  Every
+write of a worker asks ``WHERE attempt = mine``: a worker that lost its lease, or
+whose operation was cancelled, cannot write (``LeaseLost``).  Leases, due times and
+deadlines are written and compared by Postgres's clock alone: the workers' clocks may differ.
 """
 
-import random
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from datetime import datetime, timedelta
 from ipaddress import IPv4Address, IPv6Address
@@ -17,21 +16,24 @@ from django.conf import settings
 from django.db import IntegrityError, transaction
 from django.db.models import Exists, F, OuterRef, Q, QuerySet
 from django.db.models.functions import Coalesce, Now
-from django.utils import timezone
 
-from accounts.webhooks.events import Event
-from accounts.webhooks.services import announce
-from plans.models import OsVersion, Plan
-from servers.host_limit import host_is_full
+from accounts import actors
+from core import leases
+from core.errors import NotAllowedNow, NotFound, OperationInProgress
+from core.leases import LeaseLost as LeaseLost  # for those who call what is here
+from core.written import take_over
+from inventory.models import Hypervisor
+from servers.changes import StatusChange, announce
+from servers.lanes import lane_of
 from servers.models import Operation, Server
-from servers.prices import price_of
-from servers.rates import record_rate
 from servers.states import (
+    CHANGEABLE,
     GONE,
+    HOST_DEADLINES,
     OPEN_OPERATION,
     RULES,
-    SETTLED,
     STATUS_OF_POWER,
+    HostOperationKind,
     OperationKind,
     OperationStatus,
     PowerState,
@@ -40,23 +42,14 @@ from servers.states import (
     refusal,
     status_after_failure,
 )
-from vpsorg.errors import NotAllowedNow, NotFound, OperationInProgress
+from servers.wishes import RebuildWish, ResizeWish, Wish, column_of
 
-# Messages are held back by the clocks of those who send and receive them.
-CLOCKS_DIFFER = timedelta(seconds=1)
 UNDO = "undo"  # the step of an operation that was given up
+NOTHING = Wish()
 
 
-class LeaseLost(Exception):
-    """The operation is no longer this worker's: it was cancelled, or taken over after the lease ended."""
-
-
-class HostFull(Exception):
-    """The host of this operation's server has as many under way as it may have: it is due a little later."""
-
-    def __init__(self, delay_s: float) -> None:
-        super().__init__(delay_s)
-        self.delay_s = delay_s
+class DeadlinePassed(Exception):
+    """The operation has taken longer than its kind may."""
 
 
 @dataclass(frozen=True)
@@ -73,105 +66,101 @@ def request(
     server: Server,
     kind: OperationKind,
     *,
-    requested_by: str,
-    plan: Plan | None = None,
-    os_version: OsVersion | None = None,
+    wish: Wish = NOTHING,
     suspend_for: SuspensionReason = SuspensionReason.ABUSE,
 ) -> Operation:
-    """Open an operation on a server, or say why it cannot be opened now.
+    """Open an operation of the current actor on a server, or say why it cannot be opened now.
 
     Refuses a wrong status (NotAllowedNow) and a second open operation
     (OperationInProgress).  DELETE pre-empts: it cancels what is open.
+    A wish that the kind does not know is a bug and raises WishInvalid.
     """
-    server = Server.objects.select_for_update().get(pk=server.pk)
+    server = _locked(server.pk)
     before, rule = ServerStatus(server.status), RULES[kind]
     if before in GONE:
         raise NotFound("There is no such server.")
     open_operation = Operation.objects.filter(server=server, status__in=OPEN_OPERATION)
     if kind == OperationKind.DELETE:
         # The lease stays: the delete begins when the worker let go or the lease ended.
-        open_operation.update(status=OperationStatus.CANCELLED, finished_at=timezone.now())
+        open_operation.update(status=OperationStatus.CANCELLED, finished_at=Now())
     elif open_operation.exists():
         raise OperationInProgress(
             "Another operation on this server has not finished yet. Try again in a moment."
         )
     elif before not in rule.allowed_in:
-        code, sentence = refusal(kind, before)
+        code, sentence = refusal(kind, before, PowerState(server.power_state))
         raise NotAllowedNow(sentence, code=code)
     changes: dict[str, Any] = {"status": rule.shows}
     if kind == OperationKind.DELETE:
-        changes["deleted_at"] = timezone.now()
+        changes["deleted_at"] = Now()
     if kind == OperationKind.SUSPEND:
         changes |= {"suspended_for": suspend_for, "suspended_from": before}
-    _write(server, **changes)
-    return _open(server, kind, before, requested_by, plan=plan, os_version=os_version)
+    operation = _open(server, kind, before, wish)
+    _write(server, operation, **changes)
+    return operation
 
 
-def open_create(server: Server, *, requested_by: str) -> Operation:
-    """The operation that a server is born with."""
-    _announce(server, None, ServerStatus.PROVISIONING)
-    return _open(server, OperationKind.CREATE, ServerStatus.PROVISIONING, requested_by)
+def open_create(server: Server) -> Operation:
+    """Open the operation that makes a new server, which is announced with it."""
+    status = ServerStatus.PROVISIONING
+    operation = _open(server, OperationKind.CREATE, status, NOTHING)
+    announce(StatusChange(server, before=None, after=status, operation=operation))
+    return operation
 
 
-def _open(
-    server: Server, kind: OperationKind, before: ServerStatus, requested_by: str, **wanted: Any
+def request_of_host(hypervisor: Hypervisor, kind: HostOperationKind, wish: Wish = NOTHING) -> Operation:
+    """Open an operation of the current actor on a host.  Refuses a second open one (OperationInProgress)."""
+    return _insert(kind, wish, HOST_DEADLINES[kind], hypervisor=hypervisor)
+
+
+def _open(server: Server, kind: OperationKind, before: ServerStatus, wish: Wish) -> Operation:
+    where = server.home.hypervisor_id if server.home else None
+    about = {"server": server, "hypervisor_id": where, "status_before": before}
+    return _insert(kind, wish, RULES[kind].deadline, **about)
+
+
+def _insert(
+    kind: OperationKind | HostOperationKind, wish: Wish, deadline: timedelta | None, **about: Any
 ) -> Operation:
-    now, deadline, plan = timezone.now(), RULES[kind].deadline, wanted.get("plan")
-    if plan is not None:
-        wanted |= {"price_hourly": plan.price_hourly, "price_monthly": plan.price_monthly}
     try:
         with transaction.atomic():
-            return Operation.objects.create(
-                server=server,
+            operation = Operation.objects.create(
+                **about,
                 kind=kind,
-                status_before=before,
-                requested_by=requested_by[:100],
-                created_at=now,
-                due_at=now,
-                **wanted,
-                deadline_at=None if deadline is None else now + deadline,
+                wish=column_of(kind, wish),
+                **actors.current().columns,
+                deadline_at=None if deadline is None else Now() + deadline,
             )
-    except IntegrityError:
-        raise OperationInProgress("Another operation on this server has not finished yet.") from None
+    except IntegrityError as error:
+        if "one_open_operation" not in str(error):
+            raise
+        raise OperationInProgress("Another operation on this server or host has not finished yet.") from None
+    take_over(operation, {"deadline_at": deadline and Now()})
+    return operation
+
+
+def _locked(server_id: int) -> Server:
+    """The server's row, locked until the transaction ends."""
+    # No join: after waiting for the lock, the joined columns would be those of before.
+    return Server.objects.select_for_update().get(pk=server_id)
 
 
 def begin(operation_id: int) -> Operation | None:
-    """Take an operation.  None if another worker has it, it is not due, or it is over.
+    """Take an operation.  None if another worker has it, it is not due, it is over, or it must wait.
 
-    The WHERE clause is the guard: of two workers, one updates the row.  A lease
-    that ran out means the worker died; steps are repeatable, so its step is done
-    again.  While another operation's worker still holds a lease on the same
-    server (a delete came in between) nobody begins.  Raises HostFull.
+    A lease that ran out means the worker died; steps are repeatable, so its step is
+    done again.  An operation waits while its host has as many under way as it may have, and
+    while another operation's worker still holds a lease on the same server (a delete came in between).
     """
-    queued = Q(status=OperationStatus.QUEUED, due_at__lte=Now() + CLOCKS_DIFFER)
-    abandoned = Q(status=OperationStatus.RUNNING, lease_until__lt=Now())
-    others = Operation.objects.filter(server=OuterRef("server"), lease_until__gt=Now()).exclude(
-        pk=OuterRef("pk")
-    )
-    mine = Operation.objects.filter(queued | abandoned, ~Exists(others), pk=operation_id)
-    delay_s = random.uniform(1.5, 3)  # noqa: S311
-    with transaction.atomic():
-        is_full = host_is_full(operation_id)
-        if is_full:
-            # Due later: of many messages about it one comes again, and the sweep does not call it forgotten.
-            # What was abandoned is queued like the others: its former worker, should it live, cannot write.
-            later = Now() + timedelta(seconds=delay_s)
-            changed = mine.update(status=OperationStatus.QUEUED, lease_until=None, due_at=later)
-        else:
-            changed = mine.update(
-                status=OperationStatus.RUNNING,
-                lease_until=Now() + lease(),
-                attempt=F("attempt") + 1,
-                started_at=Coalesce("started_at", Now()),
-            )
-    if not changed:
+    operation = Operation.objects.select_related("hypervisor").get(pk=operation_id)
+    begun = {"status": OperationStatus.RUNNING, "started_at": Coalesce("started_at", Now())}
+    lane = lane_of(operation.hypervisor) if operation.hypervisor else None
+    if not leases.take(operation, lease=lease(), lane=lane, **begun):
         return None
-    if is_full:
-        raise HostFull(delay_s)
-    # What each worker needs.  Not all that it may need: the more tables, the longer Postgres plans.
-    return Operation.objects.select_related("server__account", "server__placement__hypervisor").get(
-        pk=operation_id
-    )
+    # Only what every workflow reads: with each joined table Postgres plans longer.
+    return Operation.objects.select_related(
+        "server__account", "server__port", "server__home__hypervisor"
+    ).get(pk=operation_id)
 
 
 def lease() -> timedelta:
@@ -179,16 +168,39 @@ def lease() -> timedelta:
     return timedelta(seconds=settings.VPS_OPERATION_LEASE)
 
 
-def enter(operation: Operation, step: str, progress: int = 0) -> None:
-    """Name the step that begins now and how much is done (percent), and renew the lease."""
+def enter(operation: Operation, step: str, progress: int = 0, *, however_late: bool = False) -> None:
+    """Name the step that begins now and how much is done (percent), and renew the lease.
+
+    Raises DeadlinePassed: no step begins after the operation's deadline, unless it may begin however late.
+    """
     changes: dict[str, Any] = {"lease_until": Now() + lease()}
+    in_time = Q() if however_late else Q(deadline_at=None) | Q(deadline_at__gt=Now())
     if operation.step != step:
-        changes |= {"step": step, "step_since": timezone.now(), "retries": 0, "progress": progress}
-    _fenced(operation, **changes)
+        changes |= {"step": step, "step_since": Now(), "retries": 0, "progress": progress}
+    if leases.held(operation).filter(in_time).update(**changes):
+        take_over(operation, changes)
+    elif not however_late and is_overdue(operation):
+        raise DeadlinePassed
+    else:
+        raise LeaseLost(f"{operation} is no longer ours")
+
+
+def is_overdue(operation: Operation) -> bool:
+    """Whether the deadline of this worker's operation has passed."""
+    return (
+        operation.deadline_at is not None and leases.held(operation).filter(deadline_at__lte=Now()).exists()
+    )
+
+
+def seconds_in_step(operation: Operation) -> float:
+    """How long the step that is under way has taken so far, all attempts together."""
+    spent = Now() - F("step_since")
+    spent_so_far: timedelta | None = Operation.objects.values_list(spent, flat=True).get(pk=operation.pk)
+    return spent_so_far.total_seconds() if spent_so_far else 0.0
 
 
 def renew(operation: Operation) -> None:
-    _fenced(operation, lease_until=Now() + lease())
+    leases.renew(operation, lease())
 
 
 def postpone(operation: Operation, delay_s: float, *, retry_detail: str = "") -> None:
@@ -197,18 +209,21 @@ def postpone(operation: Operation, delay_s: float, *, retry_detail: str = "") ->
     ``retry_detail``: it is put off because something failed that may pass; for staff.
     """
     retry = {"retries": operation.retries + 1, "error_detail": retry_detail} if retry_detail else {}
-    _fenced(
-        operation,
-        status=OperationStatus.QUEUED,
-        lease_until=None,
-        due_at=Now() + timedelta(seconds=delay_s),
-        **retry,
-    )
+    leases.postpone(operation, delay_s, status=OperationStatus.QUEUED, **retry)
 
 
 def note(operation: Operation, sentence: str) -> None:
     """Leave a sentence for the customer on an operation that goes on."""
-    _fenced(operation, message=sentence)
+    leases.write(operation, message=sentence)
+
+
+def may_press(operation: Operation, again_after: timedelta) -> bool:
+    """Whether the guest is to be asked to shut down now; then this is written down as the last time.
+
+    False to a worker that lost its lease.
+    """
+    is_due = Q(pressed_at=None) | Q(pressed_at__lt=Now() - again_after)
+    return leases.held(operation).filter(is_due).update(pressed_at=Now()) == 1
 
 
 def let_go(operation: Operation) -> None:
@@ -220,68 +235,92 @@ def let_go(operation: Operation) -> None:
 
 def give_up(operation: Operation, failure: Failure) -> None:
     """Write down why the operation fails, before anything is undone: a crash must not lose the reason."""
-    _fenced(
+    leases.write(
         operation,
         step=UNDO,
-        step_since=timezone.now(),
+        step_since=Now(),
         error_code=failure.code,
         message=failure.sentence,
         error_detail=failure.detail,
     )
 
 
+def forget_failure(operation: Operation, *, detail: str) -> None:
+    """What was given up is well after all; ``detail`` says why, for staff."""
+    leases.write(operation, error_code="", message="", error_detail=detail)
+
+
 @transaction.atomic
 def succeed(operation: Operation) -> None:
-    """Close the operation and give the server the status that its row of RULES promises."""
-    server = Server.objects.select_for_update().get(pk=operation.server_id)
+    """Close the operation and give its server the status that RULES promises for its kind."""
+    if operation.server_id is None:
+        _close(operation, OperationStatus.SUCCEEDED, progress=100)
+        return
+    server = _locked(operation.subject_server_id)
     _close(operation, OperationStatus.SUCCEEDED, progress=100)
     before = ServerStatus(server.suspended_from or operation.status_before)
     status = RULES[OperationKind(operation.kind)].succeeds_in or before
     power = PowerState.RUNNING if status == ServerStatus.ACTIVE else PowerState.OFF
-    _write(server, status=status, **_suspension(server, status), **_observation(power))
+    _write(server, operation, status=status, **_suspension(server, status), **_observation(power))
 
 
 @transaction.atomic
 def fail(operation: Operation, power: PowerState) -> None:
-    """Close an operation that was given up.  The server's status is the table's, or what the host says."""
-    server = Server.objects.select_for_update().get(pk=operation.server_id)
+    """Close an operation that was given up.  Its server's status is the table's, or what the host says."""
+    if operation.server_id is None:
+        _close(operation, OperationStatus.FAILED)
+        return
+    server = _locked(operation.subject_server_id)
     _close(operation, OperationStatus.FAILED)
     before = ServerStatus(operation.status_before)
     status = status_after_failure(OperationKind(operation.kind), before, power)
-    _write(server, status=status, **_suspension(server, status), **_observation(power))
+    _write(server, operation, status=status, **_suspension(server, status), **_observation(power))
 
 
+@transaction.atomic
 def keep_suspended(server: Server, reason: SuspensionReason) -> bool:
     """Give a server that is suspended already another reason.  False if it is not suspended."""
-    suspended = Server.objects.filter(pk=server.pk, status=ServerStatus.SUSPENDED)
-    return suspended.update(suspended_for=reason, updated_at=timezone.now()) == 1
+    server = _locked(server.pk)
+    if server.status != ServerStatus.SUSPENDED:
+        return False
+    changes: dict[str, Any] = {"suspended_for": reason, "updated_at": Now()}
+    Server.objects.filter(pk=server.pk).update(**changes)
+    _announce(server, None, changes)
+    return True
 
 
 @transaction.atomic
 def adopt(operation: Operation) -> None:
-    """The plan or system that the operation was asked for is the server's from now on.
+    """Give the server the plan or the system that the operation was asked for.
 
-    A plan at the price of the day when it was ordered.
+    A plan comes at the price of the day when it was ordered: billing is told of it.  May be repeated.
     """
-    server = Server.objects.select_for_update().get(pk=operation.server_id)
+    server = _locked(operation.subject_server_id)
     renew(operation)
-    wanted = {"plan": operation.plan, "os_version": operation.os_version}
-    changes: dict[str, Any] = {field: row for field, row in wanted.items() if row is not None}
-    if operation.price_hourly is not None and operation.price_monthly is not None:
-        prices = operation.price_hourly, operation.price_monthly
-        changes |= price_of(*prices, backups=server.backups_enabled)._asdict()
-    _write(server, **changes)
-    for field, value in changes.items():
-        setattr(operation.server, field, value)
+    match operation.typed_wish:
+        case ResizeWish(plan_id=plan_id):
+            changes: dict[str, Any] = {"plan_id": plan_id}
+        case RebuildWish(os_version_id=os_version_id, image_id=image_id, disk_number=disk_number):
+            changes = {"os_version_id": os_version_id, "base_image_id": image_id, "disk_number": disk_number}
+        case _:
+            return
+    _write(server, operation, **changes)
+    for column, value in changes.items():
+        setattr(operation.subject_server, column, value)
 
 
 @transaction.atomic
-def record_addresses(operation: Operation, addresses: tuple[IPv4Address | IPv6Address, ...]) -> None:
-    """Write down what the guest has: its first address of each family."""
-    Server.objects.select_for_update().get(pk=operation.server_id)
+def record_addresses(
+    operation: Operation,
+    addresses: Sequence[IPv4Address | IPv6Address],
+    shown: Sequence[IPv4Address | IPv6Address] = (),
+) -> None:
+    """Write down a server's own addresses, the first of each family, and what its guest shows besides."""
+    server = _locked(operation.subject_server_id)
     renew(operation)
     first = {version: next((str(a) for a in addresses if a.version == version), None) for version in (4, 6)}
-    _write(operation.server, ip_address=first[4], ipv6_address=first[6])
+    others = [str(address) for address in shown if address not in addresses]
+    _write(server, operation, ip_address=first[4], ipv6_address=first[6], guest_addresses=others)
 
 
 @transaction.atomic(savepoint=False)
@@ -293,11 +332,11 @@ def observe(server: Server, power: PowerState, asked_at: datetime) -> bool:
     """
     changes: dict[str, Any] = {}
     if status := contradicted_by(power, ServerStatus(server.status)):
-        changes = {"status": status, "updated_at": timezone.now(), "settled_at": Now()}
+        changes = {"status": status, "updated_at": Now(), "written_at": Now()}
     unchanged = _idle_since(asked_at).filter(pk=server.pk, status=server.status)
     if not unchanged.update(power_state=power, observed_at=asked_at, **changes):
         return False
-    _announce(server, server.status, changes.get("status", server.status))
+    _announce(server, None, changes)
     return True
 
 
@@ -309,15 +348,15 @@ def confirm(servers: Iterable[int], power: PowerState, asked_at: datetime) -> No
 def contradicted_by(power: PowerState, status: ServerStatus) -> ServerStatus | None:
     """The status that an idle server gets when its host says this; None: it keeps its own."""
     told = STATUS_OF_POWER.get(power)
-    return told if told and told != status and status in SETTLED else None
+    return told if told and told != status and status in CHANGEABLE else None
 
 
 def _idle_since(asked_at: datetime) -> QuerySet[Server]:
-    return Server.objects.filter(~Exists(_open_operations_of(OuterRef("pk"))), settled_at__lt=asked_at)
+    return Server.objects.filter(~Exists(_open_operations_of(OuterRef("pk"))), written_at__lt=asked_at)
 
 
 def forget_power(servers: QuerySet[Server]) -> None:
-    """Their host cannot be asked: what they do is unknown, what was promised stands."""
+    """Record that the servers' host cannot be asked: their power is unknown, their status stays."""
     servers.update(power_state=PowerState.UNKNOWN)
 
 
@@ -326,39 +365,26 @@ def _open_operations_of(server: Any) -> Any:
 
 
 def _suspension(server: Server, status: ServerStatus) -> dict[str, Any]:
-    """What an operation that ends in this status leaves of a suspension."""
+    """The columns of a suspension after an operation that ends in this status."""
     if status == ServerStatus.SUSPENDED:
-        return {"suspended_at": server.suspended_at or timezone.now()}
+        return {"suspended_at": server.suspended_at or Now()}
     return {"suspended_for": "", "suspended_from": "", "suspended_at": None}
 
 
 def _observation(power: PowerState) -> dict[str, Any]:
-    return {"power_state": power, "observed_at": timezone.now()}
+    return {"power_state": power, "observed_at": Now()}
 
 
 def _close(operation: Operation, status: OperationStatus, **changes: Any) -> None:
-    _fenced(operation, status=status, finished_at=timezone.now(), lease_until=None, **changes)
+    leases.finish(operation, status=status, finished_at=Now(), **changes)
 
 
-def _fenced(operation: Operation, **changes: Any) -> None:
-    mine = Operation.objects.filter(
-        pk=operation.pk, attempt=operation.attempt, status=OperationStatus.RUNNING
-    )
-    if not mine.update(**changes):
-        raise LeaseLost(f"{operation} is no longer ours")
-    for name, value in changes.items():
-        setattr(operation, name, value)
+def _write(server: Server, operation: Operation, **changes: Any) -> None:
+    Server.objects.filter(pk=server.pk).update(**changes, updated_at=Now(), written_at=Now())
+    _announce(server, operation, changes)
 
 
-def _write(server: Server, **changes: Any) -> None:
-    Server.objects.filter(pk=server.pk).update(**changes, updated_at=timezone.now(), settled_at=Now())
-    record_rate(server.pk)
-    _announce(server, server.status, changes.get("status", server.status))
-
-
-def _announce(server: Server, before: str | None, status: str) -> None:
-    """Tell the account's webhooks of a change of status: whoever writes one comes through here."""
-    if status != before:
-        names = {"id": server.pk, "uuid": str(server.uuid), "name": server.name}
-        payload = {"server": names, "status_before": before, "status": status}
-        announce(account_id=server.account_id, event=Event.SERVER_STATUS_CHANGED, payload=payload)
+def _announce(server: Server, operation: Operation | None, changes: dict[str, Any]) -> None:
+    before, after = ServerStatus(server.status), changes.get("status", server.status)
+    written = {column: value for column, value in changes.items() if column != "status"}
+    announce(StatusChange(server, before, ServerStatus(after), written, operation))

@@ -1,41 +1,34 @@
 """What is owned.  Fields and constraints; the verbs are in ``lifecycle`` and ``services``."""
 
-from decimal import Decimal
 from enum import StrEnum
 from uuid import uuid4
 
+import pgtrigger
+from django.contrib.postgres.fields import ArrayField
 from django.db import models
-from django.db.models import Q
-from django.utils import timezone
+from django.db.models import Exists, F, OuterRef, Q
+from django.db.models.functions import Now
 
-from accounts.models import Account
-from inventory.models import Placement
-from plans.models import Location, OsVersion, Plan
-from servers.prices import Price
+from accounts.models import Account, ActorColumns
+from core.errors import NotAllowedNow
+from core.leases import LeasedWork, under_way
+from images.models import Image
+from inventory.models import Hypervisor, Placement, Port
+from plans.models import SIZES, Location, OsVersion, Plan
 from servers.states import (
     OPEN_OPERATION,
+    HostOperationKind,
     OperationKind,
     OperationStatus,
     PowerState,
     ServerStatus,
     SuspensionReason,
 )
-from vpsorg.errors import NotAllowedNow
+from servers.wishes import Wish, wish_of
 
 
 def _choices(words: type[StrEnum]) -> list[tuple[str, str]]:
     return [(word.value, word.value) for word in words]
-
-
-def _credits(help_text: str) -> "models.DecimalField[Decimal, Decimal]":
-    return models.DecimalField(
-        max_digits=14, decimal_places=4, default=Decimal(0), editable=False, help_text=help_text
-    )
-
-
-def _not_negative(name: str) -> models.CheckConstraint:
-    """Of the four prices: a negative one would stop the meter, for it gives where a charge takes."""
-    return models.CheckConstraint(condition=Q(**{f"{field}__gte": 0 for field in Price._fields}), name=name)
 
 
 class Server(models.Model):
@@ -52,8 +45,31 @@ class Server(models.Model):
     hostname = models.CharField(max_length=253)
     plan = models.ForeignKey(Plan, models.PROTECT)
     os_version = models.ForeignKey(OsVersion, models.PROTECT)
+    base_image = models.ForeignKey(
+        Image, models.PROTECT, editable=False, help_text="What its disk is based on."
+    )
+    disk_number = models.PositiveIntegerField(
+        default=1, editable=False, help_text="Which disk is its own: each rebuild makes the next one."
+    )
     location = models.ForeignKey(Location, models.PROTECT)
-    placement = models.OneToOneField(Placement, models.PROTECT, null=True, editable=False)
+    home = models.OneToOneField(
+        Placement, models.PROTECT, null=True, editable=False, help_text="Its claim on the host that it is on."
+    )
+    incoming = models.OneToOneField(
+        Placement,
+        models.PROTECT,
+        null=True,
+        editable=False,
+        related_name="arriving_server",
+        help_text="Its claim on the host that it is moving to.",
+    )
+    port = models.OneToOneField(
+        Port,
+        models.PROTECT,
+        null=True,
+        editable=False,
+        help_text="Its network card, on whichever host it is.",
+    )
     authorized_keys = models.JSONField(default=list, editable=False)
     backups_enabled = models.BooleanField(default=False)
 
@@ -62,8 +78,10 @@ class Server(models.Model):
         max_length=16, choices=_choices(PowerState), default=PowerState.UNKNOWN, editable=False
     )
     observed_at = models.DateTimeField(null=True, editable=False)
-    settled_at = models.DateTimeField(
-        default=timezone.now, editable=False, help_text="When lifecycle last wrote: older news is no news."
+    written_at = models.DateTimeField(
+        db_default=Now(),
+        editable=False,
+        help_text="When lifecycle last wrote. What a host said before that is out of date.",
     )
     suspended_for = models.CharField(
         max_length=16, choices=_choices(SuspensionReason), blank=True, editable=False
@@ -72,15 +90,17 @@ class Server(models.Model):
         max_length=16, blank=True, editable=False, help_text="Its status before the suspension."
     )
     suspended_at = models.DateTimeField(null=True, editable=False, help_text="Its guest is off since.")
-    price_hourly = _credits("What it was sold at.")
-    price_monthly = _credits("The most for a calendar month.")
-    backups_hourly = _credits("Of its backups, while it has them.")
-    backups_monthly = _credits("The most for a calendar month.")
     ip_address = models.GenericIPAddressField(null=True, editable=False)
     ipv6_address = models.GenericIPAddressField(null=True, editable=False)
+    guest_addresses = ArrayField(
+        models.CharField(max_length=45),
+        default=list,
+        editable=False,
+        help_text="What its guest showed besides our addresses when it came up.",
+    )
 
-    created_at = models.DateTimeField(default=timezone.now, editable=False)
-    updated_at = models.DateTimeField(default=timezone.now, editable=False)
+    created_at = models.DateTimeField(db_default=Now(), editable=False)
+    updated_at = models.DateTimeField(db_default=Now(), editable=False)
     deleted_at = models.DateTimeField(null=True, editable=False, help_text="Gone for the customer since.")
 
     class Meta:
@@ -88,62 +108,98 @@ class Server(models.Model):
         indexes = [
             models.Index(fields=["account", "-id"], condition=Q(deleted_at=None), name="servers_of_account"),
         ]
-        constraints = [_not_negative("prices_of_a_server_are_not_negative")]
+        constraints = [
+            models.CheckConstraint(
+                condition=Q(incoming=None) | Q(home=None) | ~Q(incoming=F("home")),
+                name="a_server_moves_to_another_placement",
+            ),
+        ]
 
     def __str__(self) -> str:
         return f"{self.name} (#{self.pk})"
 
     @property
-    def price(self) -> Price:
-        return Price._make(getattr(self, field) for field in Price._fields)
-
-    @property
     def claim(self) -> Placement:
-        """What it holds on its host.  Raises NotAllowedNow for one that failed, or is gone."""
-        if self.placement is None:
+        """The server's claim on its host.  Raises NotAllowedNow for a server that failed or is deleted."""
+        if self.home is None:
             raise NotAllowedNow("This server holds no place on a host.", code="no_placement")
-        return self.placement
+        return self.home
 
 
-class Operation(models.Model):
-    """One thing asked of one server: the customer's receipt, the worker's order.
+class SoldPlan(Plan):
+    """A plan as servers see it: once sold, or once a resize leads to it, its size cannot change."""
+
+    class Meta:
+        proxy = True
+        triggers = [
+            pgtrigger.Trigger(
+                name="size_of_a_sold_plan_stays",
+                when=pgtrigger.Before,
+                operation=pgtrigger.Update,
+                condition=pgtrigger.AnyChange(*SIZES),
+                func=f"""
+                    IF EXISTS (SELECT FROM servers_server WHERE plan_id = OLD.id)
+                        OR EXISTS (
+                            SELECT FROM servers_operation
+                            WHERE status IN ({", ".join(f"'{word}'" for word in sorted(OPEN_OPERATION))})
+                            AND kind = '{OperationKind.RESIZE}' AND (wish ->> 'plan_id')::bigint = OLD.id
+                        )
+                    THEN
+                        RAISE EXCEPTION 'the size of a plan that was sold stays: make a new plan'
+                            USING ERRCODE = 'integrity_constraint_violation';
+                    END IF;
+                    RETURN NEW;
+                """,  # noqa: S608
+            )
+        ]
+
+
+class WrongSubject(ValueError):
+    """An operation about a host was taken for one about a server, or the other way round: a bug of ours."""
+
+
+class Operation(LeasedWork, ActorColumns):
+    """One thing asked of one server or of one host: the customer's receipt, the worker's order.
 
     Operations are never edited back or deleted; together they are the history of
-    a server.  The constraint is the lock: a server does one thing at a time.
+    their subject.  The constraints are the lock: a server does one thing at a time, and
+    so does a host.
     """
 
+    OPEN = Q(status__in=sorted(OPEN_OPERATION))
+
     uuid = models.UUIDField(default=uuid4, unique=True, editable=False)
-    server = models.ForeignKey(Server, models.PROTECT, related_name="operations")
-    kind = models.CharField(max_length=16, choices=_choices(OperationKind))
+    server = models.ForeignKey(
+        Server,
+        models.PROTECT,
+        null=True,
+        related_name="operations",
+        help_text="What it is about; none: it is about the host.",
+    )
+    hypervisor = models.ForeignKey(
+        Hypervisor,
+        models.PROTECT,
+        null=True,
+        related_name="operations",
+        help_text="Where the work is done; none for a server that held no place when this was ordered.",
+    )
+    kind = models.CharField(max_length=16, choices=[*_choices(OperationKind), *_choices(HostOperationKind)])
+    wish = models.JSONField(default=dict, help_text="See servers/wishes.py.")
     status = models.CharField(
         max_length=16, choices=_choices(OperationStatus), default=OperationStatus.QUEUED
     )
-    requested_by = models.CharField(max_length=100, help_text="A token, a member of staff, or reconcile.")
-    plan = models.ForeignKey(Plan, models.PROTECT, null=True, help_text="Of a resize: the plan to be.")
-    price_hourly = models.DecimalField(max_digits=10, decimal_places=4, null=True)
-    price_monthly = models.DecimalField(
-        max_digits=10,
-        decimal_places=2,
-        null=True,
-        help_text="Of a resize: what the plan cost when it was ordered.",
+    status_before = models.CharField(
+        max_length=16, blank=True, choices=_choices(ServerStatus), help_text="The server's."
     )
-    os_version = models.ForeignKey(
-        OsVersion, models.PROTECT, null=True, help_text="Of a rebuild: the system to be."
-    )
-    status_before = models.CharField(max_length=16, choices=_choices(ServerStatus))
 
     step = models.CharField(max_length=50, blank=True)
     step_since = models.DateTimeField(null=True)
+    pressed_at = models.DateTimeField(null=True, help_text="When the guest was last asked to shut down.")
     progress = models.PositiveSmallIntegerField(default=0, help_text="Percent of its steps.")
-    attempt = models.PositiveIntegerField(
-        default=0, help_text="Of several workers, the last to begin may write."
-    )
     retries = models.PositiveIntegerField(default=0)
-    lease_until = models.DateTimeField(null=True, help_text="A worker is at it until then.")
-    due_at = models.DateTimeField(default=timezone.now, help_text="Not before.")
     deadline_at = models.DateTimeField(null=True)
 
-    created_at = models.DateTimeField(default=timezone.now)
+    created_at = models.DateTimeField(db_default=Now())
     started_at = models.DateTimeField(null=True)
     finished_at = models.DateTimeField(null=True)
     error_code = models.CharField(max_length=50, blank=True)
@@ -157,11 +213,25 @@ class Operation(models.Model):
                 fields=["server"],
                 condition=Q(status__in=sorted(OPEN_OPERATION)),
                 name="one_open_operation_per_server",
-            )
+            ),
+            models.UniqueConstraint(
+                fields=["hypervisor"],
+                condition=Q(server=None, status__in=sorted(OPEN_OPERATION)),
+                name="one_open_operation_per_host",
+            ),
+            models.CheckConstraint(
+                condition=Q(server__isnull=False) | Q(hypervisor__isnull=False),
+                name="an_operation_is_about_something",
+            ),
         ]
         indexes = [
             models.Index(
                 fields=["due_at"], condition=Q(status__in=sorted(OPEN_OPERATION)), name="open_operations"
+            ),
+            models.Index(
+                fields=["hypervisor", "started_at", "due_at"],
+                condition=Q(status__in=sorted(OPEN_OPERATION)),
+                name="open_operations_of_host",
             ),
             models.Index(
                 fields=["lease_until"], condition=Q(lease_until__isnull=False), name="held_operations"
@@ -171,43 +241,49 @@ class Operation(models.Model):
     def __str__(self) -> str:
         return f"{self.kind} #{self.pk}"
 
-
-class Rate(models.Model):
-    """What a server costs from a moment on, until its next rate.  ``servers.rates`` writes them."""
-
-    server = models.ForeignKey(Server, models.PROTECT, related_name="rates")
-    since = models.DateTimeField()
-    price_hourly = _credits("0: free, for it is suspended or deleted.")
-    price_monthly = _credits("The most for a calendar month.")
-    backups_hourly = _credits("Of its backups.")
-    backups_monthly = _credits("The most for a calendar month.")
-
-    class Meta:
-        ordering = ["-since"]
-        constraints = [
-            models.UniqueConstraint(fields=["server", "since"], name="one_rate_at_a_time"),
-            _not_negative("prices_of_a_rate_are_not_negative"),
-        ]
-
-    def __str__(self) -> str:
-        return f"{self.price.hourly} an hour since {self.since:%Y-%m-%d %H:%M}"
+    @classmethod
+    def may_begin(cls) -> Q:
+        """No worker still holds another operation on the same server, such as one that a delete cancelled."""
+        others = under_way(cls.objects.filter(server=OuterRef("server"))).exclude(pk=OuterRef("pk"))
+        return Q(~Exists(others))
 
     @property
-    def price(self) -> Price:
-        return Price._make(getattr(self, field) for field in Price._fields)
+    def subject(self) -> Server | Hypervisor:
+        return self.subject_hypervisor if self.server_id is None else self.subject_server
 
+    @property
+    def subject_server(self) -> Server:
+        """The server that it is about.  Raises WrongSubject."""
+        if self.server is None:
+            raise WrongSubject(f"{self} is about a host")
+        return self.server
 
-class Meter(models.Model):
-    """How far a server's hours are charged.  Hours are counted from ``began_at``."""
+    @property
+    def subject_server_id(self) -> int:
+        """Asks the database nothing.  Raises WrongSubject."""
+        if self.server_id is None:
+            raise WrongSubject(f"{self} is about a host")
+        return self.server_id
 
-    server = models.OneToOneField(Server, models.PROTECT, related_name="meter")
-    began_at = models.DateTimeField(help_text="When it was first active.")
-    next_at = models.DateTimeField(
-        null=True, db_index=True, help_text="When the next hour to be charged begins; none: all are."
-    )
+    @property
+    def subject_hypervisor(self) -> Hypervisor:
+        """The host that it is about.  Raises WrongSubject."""
+        if self.server_id is not None or self.hypervisor is None:
+            raise WrongSubject(f"{self} is about a server")
+        return self.hypervisor
 
-    def __str__(self) -> str:
-        return f"charged until {self.next_at:%Y-%m-%d %H:%M}" if self.next_at else "all charged"
+    @property
+    def subject_name(self) -> str:
+        """For logs: ``server <uuid>`` or ``host <name>``."""
+        return f"server {self.server.uuid}" if self.server else f"host {self.hypervisor}"
+
+    @property
+    def typed_kind(self) -> OperationKind | HostOperationKind:
+        return HostOperationKind(self.kind) if self.server_id is None else OperationKind(self.kind)
+
+    @property
+    def typed_wish(self) -> Wish:
+        return wish_of(self.typed_kind, self.wish)
 
 
 class ResourceUsage(models.Model):

@@ -1,43 +1,33 @@
 """What a server is sold at: its plan's price when it was ordered, and its backups' while it has them.
 
-A plan that becomes dearer changes nothing for servers that run already.
+A plan that becomes dearer changes nothing for servers that are there already.
 """
 
-from decimal import ROUND_HALF_UP, Decimal
-from typing import NamedTuple
+from decimal import Decimal
 
 from django.conf import settings
 
+from billing.prices import Price, rounded
 from plans.models import Plan
 
-SMALLEST = Decimal("0.0001")
+SUBJECT = "server"  # billing's subject_kind
+USAGE, BACKUPS = "usage", "backups"  # the components of a server
+
+Prices = dict[str, Price]
 
 
-class Price(NamedTuple):
-    """Credits for an hour, and the most for a calendar month.  Named as the columns of ``Server`` are."""
-
-    price_hourly: Decimal
-    price_monthly: Decimal
-    backups_hourly: Decimal
-    backups_monthly: Decimal
-
-    @property
-    def hourly(self) -> Decimal:
-        return self.price_hourly + self.backups_hourly
+def prices_of(hourly: Decimal, monthly: Decimal, *, backups: bool) -> Prices:
+    """By component.  With backups, VPS_BACKUP_PRICE_RATIO of it for them."""
+    prices = {USAGE: Price(hourly, monthly)}
+    if backups:
+        prices[BACKUPS] = price_of_backups(prices[USAGE])
+    return prices
 
 
-FREE = Price(Decimal(0), Decimal(0), Decimal(0), Decimal(0))
+def prices_of_plan(plan: Plan, *, backups: bool) -> Prices:
+    return prices_of(plan.price_hourly, plan.price_monthly, backups=backups)
 
 
-def price_of(hourly: Decimal, monthly: Decimal, *, backups: bool) -> Price:
-    """With backups, VPS_BACKUP_PRICE_RATIO of it for them."""
-    ratio: Decimal = settings.VPS_BACKUP_PRICE_RATIO if backups else Decimal(0)
-    return Price(hourly, monthly, _rounded(hourly * ratio), _rounded(monthly * ratio))
-
-
-def price_of_plan(plan: Plan, *, backups: bool) -> Price:
-    return price_of(plan.price_hourly, plan.price_monthly, backups=backups)
-
-
-def _rounded(amount: Decimal) -> Decimal:
-    return amount.quantize(SMALLEST, ROUND_HALF_UP)
+def price_of_backups(usage: Price) -> Price:
+    ratio: Decimal = settings.VPS_BACKUP_PRICE_RATIO
+    return Price(rounded(usage.hourly * ratio), rounded(usage.monthly * ratio))

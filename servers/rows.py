@@ -1,4 +1,4 @@
-"""Reading servers, which is what customers do most: SQL by hand, out of one table, into plain rows.
+"""Reads servers for the API by plain SQL, out of one table, into plain rows.
 
 The ORM would spend longer on building the query and the objects than Postgres on
 the answer (``make bench-api`` measures it).  Plans, systems and locations are not
@@ -14,9 +14,10 @@ from uuid import UUID
 from django.db import connection
 
 from accounts.models import Account
+from core.api.references import key_of
+from core.api.windows import Window
+from core.errors import NotFound
 from servers.models import bandwidth_gb
-from vpsorg.api.references import key_of
-from vpsorg.errors import NotFound
 
 
 class ServerRow(NamedTuple):
@@ -37,6 +38,13 @@ class ServerRow(NamedTuple):
     updated_at: datetime
 
 
+class GuestRow(NamedTuple):
+    """What a server's host and its guest last said."""
+
+    power_state: str
+    guest_addresses: list[str]
+
+
 class UsageRow(NamedTuple):
     cpu_percent: float
     memory_used_mib: int
@@ -50,7 +58,9 @@ class UsageRow(NamedTuple):
 
 
 WIDTH = len(ServerRow._fields)
+USAGE_FROM = WIDTH + len(GuestRow._fields)
 COLUMNS = ", ".join(f"server.{name}" for name in ServerRow._fields)
+GUEST = ", ".join(f"server.{name}" for name in GuestRow._fields)
 USAGE = ", ".join(f"coalesce(usage.{name}, 0)" for name in UsageRow._fields)
 # A filter that is not set is NULL, and Postgres drops its line before it plans.
 LISTED = """
@@ -60,10 +70,14 @@ LISTED = """
     AND (%(location)s IS NULL
         OR server.location_id = (SELECT location.id FROM plans_location location WHERE code = %(location)s))
 """
-LIST = f"SELECT {COLUMNS} {LISTED} ORDER BY server.id DESC LIMIT %(limit)s OFFSET %(offset)s"
+AFTER = "AND (%(after)s IS NULL OR server.id < %(after)s)"
+BEFORE = "AND (%(before)s IS NULL OR server.id > %(before)s)"
+PART = "LIMIT %(limit)s OFFSET %(offset)s"
+LIST = f"SELECT {COLUMNS} {LISTED} {AFTER} ORDER BY server.id DESC {PART}"
+LIST_UPWARDS = f"SELECT {COLUMNS} {LISTED} {BEFORE} ORDER BY server.id {PART}"
 COUNT = f"SELECT count(*) {LISTED}"
 ONE = f"""
-    SELECT {COLUMNS}, {USAGE}
+    SELECT {COLUMNS}, {GUEST}, {USAGE}
     FROM servers_server server LEFT JOIN servers_resourceusage usage ON usage.server_id = server.id
     WHERE server.account_id = %(account_id)s AND server.deleted_at IS NULL
 """  # noqa: S608
@@ -73,7 +87,7 @@ ONE_BY_UUID = f"{ONE} AND server.uuid = %(key)s"
 
 @dataclass(frozen=True)
 class ServerRows:
-    """An account's servers, newest first, to be filtered, sliced and counted as a queryset is."""
+    """An account's servers, newest first: a list that can be filtered and paged (``core.api.windows``)."""
 
     account_id: int
     status: str | None = None
@@ -83,27 +97,32 @@ class ServerRows:
         """Those in this status, at the location with this code; an empty word filters nothing."""
         return replace(self, status=status or None, location=location or None)
 
-    def __getitem__(self, part: slice) -> list[ServerRow]:
-        found = _ask(LIST, {**vars(self), "limit": part.stop - part.start, "offset": part.start})
-        return list(map(ServerRow._make, found))
+    def rows(self, window: Window) -> list[ServerRow]:
+        sql = LIST if window.before is None else LIST_UPWARDS
+        return list(map(ServerRow._make, _ask(sql, vars(self) | vars(window))))
 
     def count(self) -> int:
         return int(_ask(COUNT, vars(self))[0][0])
 
 
 def rows_of(account: Account) -> ServerRows:
-    """What ``selectors.servers_of`` finds, as rows."""
+    """The same servers as ``selectors.servers_of``, as rows."""
     return ServerRows(account.pk)
 
 
-def one_row_of(account: Account, reference: str) -> tuple[ServerRow, UsageRow]:
-    """What ``selectors.one_server_of`` finds, or raises, as rows."""
+def one_row_of(account: Account, reference: str) -> tuple[ServerRow, GuestRow, UsageRow]:
+    """The same server as ``selectors.one_server_of``, as a row; raises the same."""
     key = key_of(reference)
     sql = ONE_BY_UUID if isinstance(key, UUID) else ONE_BY_ID
     found = _ask(sql, {"account_id": account.pk, "key": key}) if key is not None else []
     if not found:
         raise NotFound("There is no such server in this account.")
-    return ServerRow._make(found[0][:WIDTH]), UsageRow._make(found[0][WIDTH:])
+    columns = found[0]
+    return (
+        ServerRow._make(columns[:WIDTH]),
+        GuestRow._make(columns[WIDTH:USAGE_FROM]),
+        UsageRow._make(columns[USAGE_FROM:]),
+    )
 
 
 def _ask(sql: str, values: Mapping[str, Any]) -> list[Any]:

@@ -1,23 +1,28 @@
-"""The querysets worth a name."""
+"""Named querysets."""
 
+from collections.abc import Iterator
 from datetime import timedelta
 
 from django.db.models import Count, F, Q, QuerySet
-from django.db.models.functions import Now
 
+from accounts.actors import system_actor
 from accounts.models import Account
+from core import leases
+from core.api.references import named_by
+from core.errors import NotFound
 from inventory.models import Hypervisor
+from plans.selectors import versions_on_offer
+from servers.lanes import lane_of
 from servers.models import Operation, Server
-from servers.states import AT_REST, OPEN_OPERATION, OperationKind, OperationStatus, ServerStatus
-from vpsorg.api.references import named_by
-from vpsorg.errors import NotFound
+from servers.states import AT_REST, OPEN_OPERATION, OperationKind, ServerStatus
+from servers.wishes import RebuildWish
 
-RECONCILE = "reconcile"
-MOST_STARTS = 5  # by reconcile, within an hour
+RECONCILE = system_actor("reconcile")
+MOST_STARTS = 5  # starts by reconcile within an hour
 
 
 def servers_of(account: Account) -> QuerySet[Server]:
-    """What an account has: a server whose deletion was accepted is gone."""
+    """An account's servers.  One whose deletion was accepted is not among them."""
     return Server.objects.filter(account=account, deleted_at=None)
 
 
@@ -35,16 +40,25 @@ def operations_of(account: Account) -> QuerySet[Operation]:
 
 
 def due_operations(late: timedelta) -> QuerySet[Operation]:
-    """What has been due for so long and is not under way, or was left when a worker's lease ended."""
-    since = Now() - late
-    return Operation.objects.filter(
-        Q(status=OperationStatus.QUEUED, due_at__lt=since)
-        | Q(status=OperationStatus.RUNNING, lease_until__lt=since)
-    ).order_by("due_at")
+    """Operations that have been due for so long and that no worker holds a lease on."""
+    return leases.due(Operation.objects.filter(waits=False), late=late).order_by("due_at")
+
+
+def waiting_operations(late: timedelta) -> Iterator[Operation]:
+    """For each host with room, the operation that waits for it: its wake-up was lost with a worker."""
+    waiting = leases.due(Operation.objects.filter(waits=True), late=late)
+    for host in Hypervisor.objects.filter(pk__in=waiting.values("hypervisor")):
+        lane = lane_of(host)
+        first = (
+            leases.due(lane.rows, late=late).filter(Operation.may_begin(), lane.has_seat, waits=True).first()
+        )
+        if first is not None:
+            yield first
+    yield from waiting.filter(Operation.may_begin(), hypervisor=None)
 
 
 def servers_on(hypervisor: Hypervisor) -> QuerySet[Server]:
-    return Server.objects.filter(placement__hypervisor=hypervisor)
+    return Server.objects.filter(home__hypervisor=hypervisor)
 
 
 def active_servers_on(hypervisor: Hypervisor) -> QuerySet[Server]:
@@ -52,7 +66,7 @@ def active_servers_on(hypervisor: Hypervisor) -> QuerySet[Server]:
 
 
 def idle_servers_on(hypervisor: Hypervisor) -> QuerySet[Server]:
-    """Servers of a host that nothing is being done to: the watch may speak about them."""
+    """Servers of a host without an open operation: reconcile and host events may change their status."""
     return (
         servers_on(hypervisor)
         .filter(status__in=AT_REST)
@@ -62,27 +76,51 @@ def idle_servers_on(hypervisor: Hypervisor) -> QuerySet[Server]:
 
 
 def failed_creates_on(hypervisor: Hypervisor) -> QuerySet[Server]:
-    """Servers in error whose host could not be cleared at the time: their claims are still held."""
+    """Servers in error whose machine could not be removed yet: they still hold their claims."""
     return (
         servers_on(hypervisor)
         .filter(status=ServerStatus.ERROR)
         .exclude(operations__status__in=OPEN_OPERATION)
-        .select_related("placement__hypervisor")
+        .select_related("home__hypervisor")
     )
 
 
 def servers_that_keep_dying() -> QuerySet[Server]:
-    """Stopped, for their QEMU died each time, and reconcile has started them as often as it may."""
+    """Stopped servers whose QEMU died each time, and that reconcile has started as often as it may."""
     starts = Q(
         operations__kind=OperationKind.START,
-        operations__requested_by=RECONCILE,
-        operations__created_at__gt=F("settled_at") - timedelta(hours=1),
+        operations__actor_kind=RECONCILE.kind,
+        operations__actor_id=RECONCILE.id,
+        operations__created_at__gt=F("written_at") - timedelta(hours=1),
     )
     stopped = Server.objects.filter(status=ServerStatus.STOPPED)
     return stopped.annotate(starts=Count("operations", filter=starts)).filter(starts__gte=MOST_STARTS)
 
 
+def idle_suspended_servers() -> QuerySet[Server]:
+    """Suspended servers that nothing is being done to: their machines should be off."""
+    suspended = Server.objects.filter(status=ServerStatus.SUSPENDED)
+    return suspended.exclude(operations__status__in=OPEN_OPERATION)
+
+
 def given_up_servers() -> QuerySet[Server]:
-    """Servers of which no host should have anything: deleted, or never made."""
+    """Servers of which no host should have a machine or a file: deleted, or never made."""
     given_up = [ServerStatus.DELETED, ServerStatus.ERROR]
-    return Server.objects.filter(status__in=given_up, placement=None)
+    return Server.objects.filter(status__in=given_up, home=None)
+
+
+def images_needed_on(hypervisor: Hypervisor) -> set[int]:
+    """The ids of the images that a host must keep.
+
+    Those that an open operation there wants, that a server is based on which is there or moves there,
+    and those that new servers may start from.
+    """
+    # In this order: a rebuild records the server's new image before it ends.
+    rebuilds = Operation.objects.filter(
+        hypervisor=hypervisor, kind=OperationKind.REBUILD, status__in=OPEN_OPERATION
+    )
+    wanted = {wish.image_id for wish in (row.typed_wish for row in rebuilds) if isinstance(wish, RebuildWish)}
+    there = Server.objects.filter(Q(home__hypervisor=hypervisor) | Q(incoming__hypervisor=hypervisor))
+    based_on = there.order_by().values_list("base_image", flat=True).distinct()
+    on_offer = versions_on_offer().values_list("image", flat=True)
+    return wanted | set(based_on) | {pk for pk in on_offer if pk is not None}

@@ -1,37 +1,71 @@
-"""One function for each thing somebody can do to a server.
+"""One function for each thing that can be done to a server or a hypervisor.
 
-Each is one transaction: all of it, or a refusal and nothing.  ``requested_by``
-says who asked, for the history.
+Each is one transaction: it does everything, or raises a Refusal and changes nothing.  The history names the
+current actor (``accounts.actors``).
 """
 
 import logging
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from datetime import datetime
-from typing import Any
+from functools import wraps
+from typing import Any, ParamSpec, cast
 
 from django.db import transaction
-from django.utils import timezone
+from django.db.models.functions import Now
 
-from accounts import ledger
 from accounts.models import Account, SshKey
 from accounts.services import record_use
-from inventory.services import claim, release, resize
+from billing import ledger, meters
+from billing.prices import FREE
+from billing.runway import require_grace
+from core import queues
+from core.broker import send_on_commit
+from core.errors import NoCapacity, NotAllowedNow, NotFound, Refusal
+from core.leases import next_waiting
+from core.written import take_over
+from inventory.models import Hypervisor, Placement
+from inventory.offers import locations_with_room
+from inventory.services import claim, make_port, release, remove_port, resize
 from plans.catalogue import locations
 from plans.models import Location, OsVersion, Plan
-from servers import lifecycle
-from servers.credits import require_grace, require_runway
+from servers import charges, lifecycle
+from servers.lanes import operations_on
+from servers.limits import require_within_limits
 from servers.models import Operation, ResourceUsage, Server
-from servers.prices import price_of, price_of_plan
-from servers.rates import record_rate
-from servers.selectors import RECONCILE, servers_of, servers_that_keep_dying
-from servers.states import OperationKind, OperationStatus, PowerState, ServerStatus, SuspensionReason
-from vpsorg import queues
-from vpsorg.errors import NotAllowedNow, NotFound, Refusal
-from vpsorg.messages import send_on_commit
+from servers.prices import BACKUPS, USAGE, price_of_backups, prices_of_plan
+from servers.runway import require_runway
+from servers.selectors import servers_of, servers_that_keep_dying
+from servers.states import (
+    HostOperationKind,
+    OperationKind,
+    OperationStatus,
+    PowerState,
+    ServerStatus,
+    SuspensionReason,
+)
+from servers.wishes import ResizeWish, Size, rebuild_with, resize_to
 
 log = logging.getLogger(__name__)
+P = ParamSpec("P")
 
 
+def _says_where_else(create: Callable[P, Server]) -> Callable[P, Server]:
+    """Add to a refusal for want of room where the plan can be had.  The transaction is over by then."""
+
+    @wraps(create)
+    def saying(*args: P.args, **wanted: P.kwargs) -> Server:
+        try:
+            return create(*args, **wanted)
+        except NoCapacity as refusal:
+            plan, location = cast(Plan, wanted["plan"]), cast(Location, wanted["location"])
+            elsewhere = [code for code in locations_with_room([plan])[plan.pk] if code != location.code]
+            told = f"It can be had in: {', '.join(elsewhere) or 'no location at the moment'}."
+            raise NoCapacity(f"{refusal.sentence} {told}", field=refusal.field) from None
+
+    return saying
+
+
+@_says_where_else
 @transaction.atomic
 def create_server(
     *,
@@ -40,7 +74,6 @@ def create_server(
     plan: Plan,
     os_version: OsVersion,
     location: Location,
-    requested_by: str,
     hostname: str = "",
     ssh_keys: Sequence[SshKey] = (),
     backups_enabled: bool = False,
@@ -48,57 +81,56 @@ def create_server(
     """Claim what the plan needs and order the server to be made.
 
     When this returns, host, memory, disk and addresses are this server's.
-    Refuses with InsufficientCredits or NoCapacity.
+    Refuses with InsufficientCredits or NoCapacity, and what is beyond the account's limits.
     """
     account = ledger.locked(account)
-    price = price_of_plan(plan, backups=backups_enabled)
-    require_runway(account, more=price.hourly)
-    now = timezone.now()
+    require_within_limits(account)
+    prices = prices_of_plan(plan, backups=backups_enabled)
+    require_runway(account, more=meters.per_hour(prices))
     server = Server.objects.create(
         account=account,
         name=name,
         hostname=hostname or name,
         plan=plan,
         os_version=os_version,
+        base_image=os_version.image_to_start_from,
         location=location,
-        placement=claim(location, **_size_of(plan)),
+        home=claim(location, **_size_of(plan)),
+        port=make_port(location),
         authorized_keys=[key.public_key for key in ssh_keys],
         backups_enabled=backups_enabled,
-        **price._asdict(),
         status=ServerStatus.PROVISIONING,
-        created_at=now,
-        updated_at=now,
-        settled_at=now,
     )
     record_use(ssh_keys)
+    charges.sell(server, prices)
     server.usage = ResourceUsage.objects.create(server=server)
-    wake(lifecycle.open_create(server, requested_by=requested_by))
+    wake(lifecycle.open_create(server))
     return server
 
 
-def start_server(*, server: Server, requested_by: str) -> Operation:
+def start_server(*, server: Server) -> Operation:
     """Order a stopped server to be started."""
-    return _order_within_grace(server, OperationKind.START, requested_by)
+    return _order_within_grace(server, OperationKind.START)
 
 
-def stop_server(*, server: Server, requested_by: str) -> Operation:
+def stop_server(*, server: Server) -> Operation:
     """Order an active server to be shut down by its guest; its power is cut after VPS_SHUTDOWN_TIMEOUT."""
-    return _order(server, OperationKind.STOP, requested_by)
+    return _order(server, OperationKind.STOP)
 
 
-def reboot_server(*, server: Server, requested_by: str) -> Operation:
+def reboot_server(*, server: Server) -> Operation:
     """Order an active server to be shut down by its guest and started again."""
-    return _order_within_grace(server, OperationKind.REBOOT, requested_by)
+    return _order_within_grace(server, OperationKind.REBOOT)
 
 
-def hard_stop_server(*, server: Server, requested_by: str) -> Operation:
+def hard_stop_server(*, server: Server) -> Operation:
     """Order an active server's power to be cut at once."""
-    return _order(server, OperationKind.HARD_STOP, requested_by)
+    return _order(server, OperationKind.HARD_STOP)
 
 
 @transaction.atomic
-def resize_server(*, server: Server, plan: Plan, requested_by: str) -> Operation:
-    """Order a server to become one of another plan on its host; what is more is claimed now.
+def resize_server(*, server: Server, plan: Plan) -> Operation:
+    """Order a resize to another plan on the same host.  Additional room is claimed now.
 
     The disk may grow and never shrink.  Refuses with NotAllowedNow,
     OperationInProgress, InsufficientCredits or NoCapacity.
@@ -107,53 +139,59 @@ def resize_server(*, server: Server, plan: Plan, requested_by: str) -> Operation
     now_there = _locked(server)
     if plan == now_there.plan:
         raise Refusal("The server has this plan already.", code="same_plan", field="plan")
-    if plan.disk_gib < now_there.plan.disk_gib:
+    if now_there.home is not None and plan.disk_gib < now_there.home.disk_gib:
         raise Refusal(
             "A disk cannot shrink: choose a plan with as much storage.", code="disk_shrinks", field="plan"
         )
-    operation = _order_within_grace(server, OperationKind.RESIZE, requested_by, plan=plan)
-    if price_of_plan(plan, backups=now_there.backups_enabled).hourly > now_there.price.hourly:
+    held = Size(**_size_of(now_there.home)) if now_there.home else None
+    operation = _order_within_grace(server, OperationKind.RESIZE, wish=resize_to(plan, held=held))
+    wished = meters.per_hour(prices_of_plan(plan, backups=now_there.backups_enabled))
+    if wished > meters.per_hour(charges.sold_at(now_there)):
         require_runway(account)
-    claim, size = operation.server.claim, _size_of(plan)
-    # What is less is given back once the machine is smaller: until then the server needs what it has.
+    claim, size = now_there.claim, _size_of(plan)
+    # Surplus room is released once the machine is smaller: until then the server needs all of it.
     resize(claim, **{name: max(value, getattr(claim, name)) for name, value in size.items()})
     return operation
 
 
-def rebuild_server(*, server: Server, os_version: OsVersion, requested_by: str) -> Operation:
-    """Order a server to be made anew with this system: same addresses, and everything on its disk is lost."""
-    return _order_within_grace(server, OperationKind.REBUILD, requested_by, os_version=os_version)
+@transaction.atomic
+def rebuild_server(*, server: Server, os_version: OsVersion) -> Operation:
+    """Order a server to be rebuilt with this system.  Its addresses stay; all data on its disk is lost.
+
+    A rebuild that fails leaves the server as it was, with its disk.
+    """
+    next_disk = _locked(server).disk_number + 1
+    wish = rebuild_with(os_version, disk_number=next_disk)
+    return _order_within_grace(server, OperationKind.REBUILD, wish=wish)
 
 
 @transaction.atomic
-def suspend_server(*, server: Server, reason: SuspensionReason, requested_by: str) -> Operation | None:
+def suspend_server(*, server: Server, reason: SuspensionReason) -> Operation | None:
     """Order a server to be shut down, as a stop does, and to stay off until it is unsuspended.
 
-    For abuse, one that is suspended for billing stays so for abuse, and needs no
-    operation: a top-up does not bring it back any more.
+    A server that is suspended for billing already needs no operation to be suspended for
+    abuse: only the reason changes, so that a top-up does not unsuspend it any more.
     """
     if reason == SuspensionReason.ABUSE and lifecycle.keep_suspended(server, reason):
         return None
-    return _order(server, OperationKind.SUSPEND, requested_by, suspend_for=reason)
+    return _order(server, OperationKind.SUSPEND, suspend_for=reason)
 
 
 @transaction.atomic
-def unsuspend_server(
-    *, server: Server, requested_by: str, reason: SuspensionReason | None = None
-) -> Operation:
+def unsuspend_server(*, server: Server, reason: SuspensionReason | None = None) -> Operation:
     """Order a suspended server to be what it was before: started again, if it was active.
 
-    With a reason, refuses one that is suspended for another, as it may be since it was read.
+    With a reason, refuses a server that is suspended for another reason.
     """
-    operation = _order(server, OperationKind.UNSUSPEND, requested_by)
-    if reason not in {None, operation.server.suspended_for}:
+    operation = _order(server, OperationKind.UNSUSPEND)
+    if reason not in {None, operation.subject_server.suspended_for}:
         raise NotAllowedNow("This server is suspended for another reason.", code="suspended")
     return operation
 
 
-def delete_server(*, server: Server, requested_by: str) -> Operation:
-    """Give a server up: for the customer it is gone at once, in whatever status it was."""
-    return _order(server, OperationKind.DELETE, requested_by)
+def delete_server(*, server: Server) -> Operation:
+    """Order a deletion, in any status.  For the customer the server is gone at once."""
+    return _order(server, OperationKind.DELETE)
 
 
 @transaction.atomic
@@ -164,7 +202,7 @@ def update_server(
     hostname: str | None = None,
     backups_enabled: bool | None = None,
 ) -> Server:
-    """Change what is given.  A new hostname reaches the guest at its next boot.
+    """Change the given fields.  A new hostname reaches the guest at its next boot.
 
     Refuses with InsufficientCredits when backups are enabled that cannot be paid.
     """
@@ -172,20 +210,17 @@ def update_server(
     now_there = _locked(server)
     given = {"name": name, "hostname": hostname, "backups_enabled": backups_enabled}
     changes: dict[str, Any] = {field: value for field, value in given.items() if value is not None}
-    old = price = now_there.price
-    if backups_enabled not in {None, now_there.backups_enabled}:
-        price = price_of(old.price_hourly, old.price_monthly, backups=bool(backups_enabled))
-        changes |= price._asdict()
     if changes:
-        changes["updated_at"] = timezone.now()
+        changes["updated_at"] = Now()
         Server.objects.filter(pk=server.pk).update(**changes)
-        if price.hourly > old.hourly:
-            require_runway(account)
-        record_rate(server.pk)
-        for field, value in changes.items():
-            setattr(server, field, value)
-    if "name" in changes and server.placement_id is not None:
-        _send("provisioning.rename", server.pk, server)
+        if backups_enabled not in {None, now_there.backups_enabled}:
+            _switch_backups(account, now_there, on=bool(backups_enabled))
+        if name not in {None, now_there.name}:
+            now_there.name = changes["name"]
+            charges.rename(now_there)
+        take_over(server, changes)
+    if "name" in changes and server.home_id is not None:
+        _send("provisioning.rename", server.pk, server.location_id)
     return server
 
 
@@ -193,84 +228,121 @@ def update_server(
 def follow_host(*, server: Server, power: PowerState, start_again: bool, asked_at: datetime) -> None:
     """Make an idle server's status what its host said at ``asked_at``.
 
-    ``start_again``: nobody switched it off, the host or its process died; so it is started again;
-    but one that dies after each of several starts within an hour is left stopped, for staff to look at.
+    ``start_again``: the machine died with its host or its process, so the server is started again.
+    A server that dies after each of several starts within an hour stays stopped, for staff to look at.
     """
     if not lifecycle.observe(server, power, asked_at) or not start_again:
         return
     if servers_that_keep_dying().filter(pk=server.pk).exists():
         log.error("server %s dies after each start: it is left stopped", server.uuid)
         return
-    _order(server, OperationKind.START, RECONCILE)
+    _order(server, OperationKind.START)
 
 
 @transaction.atomic
-def settle_claims(*, operation: Operation) -> None:
-    """After a resize, or one that came to nothing: claim what the server's plan says and no more.
+def give_back_surplus(*, operation: Operation) -> None:
+    """After a resize or its undo: release the room that the server does not need.
 
-    Gives back and takes nothing, so it is never refused.  May be repeated.
+    Takes nothing, so it is never refused.  May be repeated.
     """
-    server = Server.objects.select_for_update().get(pk=operation.server_id)
-    resize(server.claim, **_size_of(server.plan))
-    operation.server.placement = server.placement
+    server = Server.objects.select_for_update().get(pk=operation.subject_server_id)
+    claim, wish = server.claim, operation.typed_wish
+    size = _size_of(server.plan)
+    if isinstance(wish, ResizeWish):  # as it was when the resize was ordered, whatever became of the plans
+        size = _size_of(wish if server.plan_id == wish.plan_id else wish.held or server.plan)
+    resize(claim, **{name: min(value, getattr(claim, name)) for name, value in size.items()})
+    operation.subject_server.home = claim
 
 
 @transaction.atomic
 def release_claims(*, server: Server) -> None:
-    """Give back what a server held on its host, once nothing of it is left there.  May be repeated."""
+    """Release the room and the addresses of a server whose machine and files are removed.
+
+    May be repeated.
+    """
     locked = Server.objects.select_for_update().get(pk=server.pk)
-    if locked.placement is not None:
-        placement, locked.placement = locked.placement, None
-        locked.save(update_fields=["placement"])
-        release(placement)
-    server.placement = None
+    placements, port = [locked.home, locked.incoming], locked.port
+    Server.objects.filter(pk=server.pk).update(home=None, incoming=None, port=None)
+    for placement in placements:
+        if placement is not None:
+            release(placement)
+    if port is not None:
+        remove_port(port)
+    server.home = server.incoming = server.port = None
+
+
+@transaction.atomic
+def check_hypervisor(*, hypervisor: Hypervisor) -> Operation:
+    """Order a check of a hypervisor.  The result is recorded in its row and on the operation."""
+    operation = lifecycle.request_of_host(hypervisor, HostOperationKind.CHECK)
+    wake(operation)
+    return operation
 
 
 def let_go(*, operation: Operation) -> None:
-    """Say that the worker of a cancelled operation has its hands off: what waits for that begins at once."""
+    """Record that the worker of a cancelled operation has stopped; operations that waited for it begin."""
     lifecycle.let_go(operation)
+    if operation.server_id is None:
+        return
     waiting = Operation.objects.filter(server=operation.server_id, status=OperationStatus.QUEUED)
     for successor in waiting.select_related("server"):
         wake(successor)
 
 
+def wake_next(operation: Operation) -> None:
+    """Wake the operation that waited for this operation, or for a seat on the same host."""
+    if operation.hypervisor_id is None:
+        return
+    if waiting := next_waiting(operations_on(operation.hypervisor_id)):
+        wake(waiting)
+
+
 def wake(operation: Operation, *, delay_s: float = 0) -> None:
-    """Have a worker look at an operation.  To do so twice, or for nothing, does no harm."""
+    """Have a worker look at an operation.  May be repeated."""
     # Named, not imported: servers must not know who carries operations out.  If the
-    # message is lost the row is not, and provisioning's sweep finds it.
-    _send("provisioning.carry_out", operation.pk, operation.server, delay_s)
+    # message is lost the row is not, and provisioning's scheduler finds it.
+    where = operation.subject.location_id
+    _send("provisioning.carry_out", operation.pk, where, delay_s)
 
 
 def _locked(server: Server) -> Server:
-    """The server as it is now, whatever was read before.  Raises NotFound for one that is gone."""
+    """The server's row, locked and read again.  Raises NotFound for a deleted server."""
     now_there = servers_of(server.account).select_for_update().filter(pk=server.pk).first()
     if now_there is None:
         raise NotFound("There is no such server in this account.")
     return now_there
 
 
-def _size_of(plan: Plan) -> dict[str, int]:
-    return {"vcpus": plan.vcpus, "memory_mib": plan.memory_mib, "disk_gib": plan.disk_gib}
+def _switch_backups(account: Account, server: Server, *, on: bool) -> None:
+    """Sell a server its backups from now on, or stop to.  Refuses with InsufficientCredits."""
+    usage = charges.sold_at(server)[USAGE]
+    charges.change_prices(server, {BACKUPS: price_of_backups(usage) if on else FREE})
+    if on:
+        require_runway(account)
+
+
+def _size_of(sold: Plan | Placement | ResizeWish | Size) -> dict[str, int]:
+    return {"vcpus": sold.vcpus, "memory_mib": sold.memory_mib, "disk_gib": sold.disk_gib}
 
 
 @transaction.atomic
-def _order(server: Server, kind: OperationKind, requested_by: str, **wanted: Any) -> Operation:
-    operation = lifecycle.request(server, kind, requested_by=requested_by, **wanted)
+def _order(server: Server, kind: OperationKind, **wanted: Any) -> Operation:
+    operation = lifecycle.request(server, kind, **wanted)
     wake(operation)
     return operation
 
 
 @transaction.atomic
-def _order_within_grace(server: Server, kind: OperationKind, requested_by: str, **wanted: Any) -> Operation:
+def _order_within_grace(server: Server, kind: OperationKind, **wanted: Any) -> Operation:
     """Refuses with InsufficientCredits once the servers of the account are due to be suspended.
 
-    One that is busy is not: kept busy, it would never be.
+    An account due for suspension could otherwise keep its servers busy, and never be suspended.
     """
-    operation = _order(server, kind, requested_by, **wanted)
-    require_grace(operation.server.account)
+    operation = _order(server, kind, **wanted)
+    require_grace(operation.subject_server.account)
     return operation
 
 
-def _send(task: str, row_id: int, server: Server, delay_s: float = 0) -> None:
-    queue = queues.at(locations[server.location_id].code)
-    send_on_commit(task, row_id, queue=queue, countdown=delay_s or None)
+def _send(task: str, row_id: int, location_id: int, delay_s: float = 0) -> None:
+    queue = queues.at(locations[location_id].code)
+    send_on_commit(task, row_id, queue=queue, delay_s=delay_s)

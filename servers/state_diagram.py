@@ -1,4 +1,4 @@
-"""The table of states as a picture, for docs/reliability.md:  python -m servers.state_diagram"""
+"""Draws the table of states for docs/reliability.md:  python -m servers.state_diagram"""
 
 from collections.abc import Container, Iterator
 
@@ -31,7 +31,7 @@ def _lines() -> Iterator[str]:
 
 
 def _ends(kind: OperationKind, rule: Rule) -> Iterator[str]:
-    """Where it leads: as promised; or, when it fails, to what the table or the host says."""
+    """The statuses an operation can end in, by success and by failure."""
     succeeds_in = [rule.succeeds_in] if rule.succeeds_in else [S.ACTIVE, S.STOPPED]
     for status in succeeds_in:
         yield f"{rule.shows} --> {status}: done"

@@ -1,8 +1,9 @@
-"""Which words a server's state is told in, and what may be asked of it when.
+"""The statuses of a server, and which operation may be ordered in which status.
 
 Pure tables: no models, no Django.  ``RULES`` is the validator, the test matrix
-and the documentation at once.  Whoever adds a kind of operation adds a row here
-and a workflow in ``provisioning.workflows``; tests hold the two together.
+and the documentation at once.  A new kind of operation needs a row here, a type of
+wish in ``servers.wishes`` and a workflow in ``provisioning.workflows``; tests hold the
+three together.
 """
 
 from datetime import timedelta
@@ -11,7 +12,7 @@ from typing import NamedTuple
 
 
 class ServerStatus(StrEnum):
-    """What the customer was promised; the provider's words, then ours."""
+    """What the customer was promised; the provider's words first, then ours."""
 
     PROVISIONING = "provisioning"
     ACTIVE = "active"
@@ -30,7 +31,7 @@ class ServerStatus(StrEnum):
 
 
 class PowerState(StrEnum):
-    """What the hypervisor last said.  A host that cannot be asked says nothing: ``unknown``."""
+    """What the hypervisor last reported; ``unknown`` while it cannot be reached."""
 
     RUNNING = "running"
     PAUSED = "paused"
@@ -49,6 +50,12 @@ class OperationKind(StrEnum):
     SUSPEND = "suspend"
     UNSUSPEND = "unsuspend"
     DELETE = "delete"
+
+
+class HostOperationKind(StrEnum):
+    """Operations about a hypervisor.  They change no server's status."""
+
+    CHECK = "check"  # record its capabilities, capacity and faults now
 
 
 class SuspensionReason(StrEnum):
@@ -86,8 +93,8 @@ class Rule(NamedTuple):
 
 S, K = ServerStatus, OperationKind
 GONE = {S.DELETING, S.DELETED}
-SETTLED = {S.ACTIVE, S.STOPPED}
-AT_REST = SETTLED | {S.SUSPENDED}  # nothing is being done, and the host has something to say about it
+CHANGEABLE = {S.ACTIVE, S.STOPPED}
+AT_REST = CHANGEABLE | {S.SUSPENDED}  # no operation is open, and the power on the host should agree
 
 RULES: dict[OperationKind, Rule] = {
     #                 may be asked for in       shows           then         on failure  within
@@ -96,12 +103,14 @@ RULES: dict[OperationKind, Rule] = {
     K.STOP:      Rule(frozenset({S.ACTIVE}),    S.STOPPING,     S.STOPPED,   None,    timedelta(minutes=15)),
     K.HARD_STOP: Rule(frozenset({S.ACTIVE}),    S.STOPPING,     S.STOPPED,   None,    timedelta(minutes=15)),
     K.REBOOT:    Rule(frozenset({S.ACTIVE}),    S.REBOOTING,    S.ACTIVE,    None,    timedelta(minutes=20)),
-    K.RESIZE:    Rule(frozenset(SETTLED),       S.RESIZING,     None,        None,    timedelta(minutes=30)),
-    K.REBUILD:   Rule(frozenset(SETTLED),       S.REBUILDING,   S.ACTIVE,    None,    timedelta(minutes=30)),
-    K.SUSPEND:   Rule(frozenset(SETTLED),       S.SUSPENDING,   S.SUSPENDED, None,    timedelta(minutes=15)),
+    K.RESIZE:    Rule(frozenset(CHANGEABLE),    S.RESIZING,     None,        None,    timedelta(minutes=30)),
+    K.REBUILD:   Rule(frozenset(CHANGEABLE),    S.REBUILDING,   S.ACTIVE,    None,    timedelta(minutes=30)),
+    K.SUSPEND:   Rule(frozenset(CHANGEABLE),    S.SUSPENDING,   S.SUSPENDED, None,    timedelta(minutes=15)),
     K.UNSUSPEND: Rule(frozenset({S.SUSPENDED}), S.UNSUSPENDING, None,        None,    timedelta(minutes=15)),
     K.DELETE:    Rule(frozenset(S) - GONE,      S.DELETING,     S.DELETED,   None,    None),
 }  # fmt: skip
+
+HOST_DEADLINES: dict[HostOperationKind, timedelta] = {HostOperationKind.CHECK: timedelta(minutes=5)}
 
 # What costs nothing: not there yet or any more, or withheld from its owner.
 FREE_STATUSES = {S.PROVISIONING, S.ERROR, S.SUSPENDED, S.UNSUSPENDING, *GONE}
@@ -110,10 +119,10 @@ STATUS_OF_POWER = {PowerState.RUNNING: S.ACTIVE, PowerState.PAUSED: S.ACTIVE, Po
 
 
 def status_after_failure(kind: OperationKind, before: ServerStatus, power: PowerState) -> ServerStatus:
-    """What a failed operation leaves of a server that was this before and of which its host says that.
+    """The status of a server after a failed operation, from its status before and the power on its host.
 
-    Running is active and off is stopped; a suspended one that is off is suspended still,
-    so that somebody brings it back.  A host that says nothing leaves it as it was.
+    Running is active and off is stopped; a suspended server that is off stays suspended,
+    so that somebody unsuspends it.  While the power is unknown, the status before stays.
     """
     if fails_in := RULES[kind].fails_in:
         return fails_in
@@ -125,12 +134,17 @@ def status_after_failure(kind: OperationKind, before: ServerStatus, power: Power
 PUBLIC_STATUSES = [status for status in S if status not in GONE]
 
 
-def refusal(kind: OperationKind, status: ServerStatus) -> tuple[str, str]:
-    """The code and the sentence for what may not be asked for in this status."""
+def refusal(kind: OperationKind, status: ServerStatus, power: PowerState) -> tuple[str, str]:
+    """The code and the sentence that refuse an operation in this status, and with this power."""
     if status == S.SUSPENDED:
         return "suspended", "This server is suspended. Top up your credits or ask support."
     if status == S.ERROR:
         return "server_in_error", "This server could not be made. Delete it and create another."
+    if kind == K.START and status == S.ACTIVE and power == PowerState.PAUSED:
+        return "paused", (
+            "This server is paused: its host has no room for what it writes, or is being worked on. "
+            "It goes on by itself."
+        )
     if kind == K.START and status == S.ACTIVE:
         return "already_running", "This server is already running."
     if kind in {K.STOP, K.HARD_STOP, K.REBOOT} and status == S.STOPPED:

@@ -4,20 +4,21 @@ import logging
 
 from celery import shared_task
 
-from servers import arrears, metering
+from billing import metering
+from servers import dunning
 
 log = logging.getLogger(__name__)
 
 
 @shared_task(name="servers.meter")
 def meter() -> None:
-    """Charge what is due, and see to the accounts that it leaves short.  One tick at a time."""
+    """Charge what is due, and see to the accounts that it leaves short.  A few ticks may run at once."""
     try:
-        arrears.tick()
-    except metering.TickUnderWay:
-        log.info("the tick before is still under way")
+        dunning.tick()
+    except metering.TickInProgress:
+        log.warning("nothing is charged now: as many workers as there may be are still at it, or frozen")
 
 
-@shared_task(name="servers.settle")
-def settle(account_id: int) -> None:
-    arrears.settle(account_id)
+@shared_task(name="servers.review_account")
+def review_account(account_id: int) -> None:
+    dunning.review(account_id)

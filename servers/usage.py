@@ -1,4 +1,4 @@
-"""From counters that restart with the machine to what a customer may read."""
+"""Turns the counters of a machine, which restart with it, into a server's usage."""
 
 from dataclasses import dataclass
 from datetime import datetime
@@ -20,18 +20,29 @@ class Sample:
 
 
 def record_sample(usage: ResourceUsage, sample: Sample) -> None:
-    """Add a sample: CPU since the last one, traffic to the month's sums.  Months begin at 00:00 UTC."""
+    """Add a sample: CPU since the last one, traffic to the month's sums.  Months begin at 00:00 UTC.
+
+    Raises DatabaseError when the row is gone: it is not made again.
+    """
     month = sample.at.date().replace(day=1)
-    if usage.month != month:
-        usage.month, usage.received_bytes, usage.sent_bytes = month, 0, 0
-    usage.received_bytes += _growth(usage.last_received_bytes, sample.received_bytes)
-    usage.sent_bytes += _growth(usage.last_sent_bytes, sample.sent_bytes)
-    usage.cpu_percent = _cpu_percent(usage, sample)
-    usage.memory_used_mib, usage.disk_used_gib = sample.memory_used_mib, sample.disk_used_gib
-    usage.last_cpu_time_ns = sample.cpu_time_ns
-    usage.last_received_bytes, usage.last_sent_bytes = sample.received_bytes, sample.sent_bytes
-    usage.sampled_at = sample.at
-    usage.save()
+    is_new_month = usage.month != month
+    received = _growth(usage.last_received_bytes, sample.received_bytes)
+    sent = _growth(usage.last_sent_bytes, sample.sent_bytes)
+    written = {
+        "month": month,
+        "received_bytes": received if is_new_month else usage.received_bytes + received,
+        "sent_bytes": sent if is_new_month else usage.sent_bytes + sent,
+        "cpu_percent": _cpu_percent(usage, sample),
+        "memory_used_mib": sample.memory_used_mib,
+        "disk_used_gib": sample.disk_used_gib,
+        "last_cpu_time_ns": sample.cpu_time_ns,
+        "last_received_bytes": sample.received_bytes,
+        "last_sent_bytes": sample.sent_bytes,
+        "sampled_at": sample.at,
+    }
+    for name, value in written.items():
+        setattr(usage, name, value)
+    usage.save(update_fields=written)
 
 
 def _growth(last: int, now: int) -> int:

@@ -9,13 +9,15 @@ from typing import Any
 import pytest
 from rest_framework.test import APIClient
 
+from accounts.actors import acting_as
 from accounts.models import Account
 from deploy.local.guest import GuestImage
 from deploy.local.libvirtd import Libvirtd
-from inventory.services import add_ip_pool
+from inventory.pools import add_ip_pool
 from plans import catalogue
 from tests.chaos.luck import SEED, TRIALS
 from tests.factories import (
+    TESTER,
     AccountFactory,
     HypervisorFactory,
     LocationFactory,
@@ -36,6 +38,13 @@ def new_catalogue() -> None:
     """Rows of the test before are gone, and their ids may be used again."""
     for kept in (catalogue.plans, catalogue.os_versions, catalogue.locations):
         kept.forget()
+
+
+@pytest.fixture(autouse=True)
+def acting() -> Iterator[None]:
+    """What a test does itself, an operator does."""
+    with acting_as(TESTER):
+        yield
 
 
 @pytest.fixture(scope="session")

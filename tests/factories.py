@@ -8,15 +8,23 @@ import factory
 from django.conf import settings
 from factory.django import DjangoModelFactory
 
-from accounts import ledger
-from accounts.models import Account, Webhook, WebhookDelivery
+from accounts.actors import operator_actor
+from accounts.models import Account
 from accounts.services import issue_token
-from accounts.webhooks.signing import new_secret, seal
+from billing import ledger
+from billing.models import Meter
+from images.models import Image
 from inventory.models import Hypervisor
 from plans.models import Location, OperatingSystem, OsVersion, Plan
+from servers import charges
 from servers.models import Operation, ResourceUsage, Server
+from servers.prices import SUBJECT, prices_of_plan
 from servers.states import OperationKind, PowerState, ServerStatus
+from servers.wishes import Wish, rebuild_with, resize_to
+from webhooks.models import Webhook, WebhookDelivery
+from webhooks.signing import new_secret, seal
 
+TESTER = operator_actor("tester")  # who acts in tests, unless they say otherwise
 IMAGE_SHA256 = "0" * 64
 
 
@@ -54,6 +62,18 @@ class OperatingSystemFactory(DjangoModelFactory[OperatingSystem]):
     name = "Ubuntu"
 
 
+class ImageFactory(DjangoModelFactory[Image]):
+    class Meta:
+        model = Image
+        django_get_or_create = ("sha256",)
+
+    sha256 = IMAGE_SHA256
+    size_bytes = 10_000_000
+    virtual_size_bytes = 2**30
+    minimum_disk_gib = 1
+    has_agent = False
+
+
 class OsVersionFactory(DjangoModelFactory[OsVersion]):
     class Meta:
         model = OsVersion
@@ -61,8 +81,7 @@ class OsVersionFactory(DjangoModelFactory[OsVersion]):
 
     operating_system = factory.SubFactory(OperatingSystemFactory)
     name = "Ubuntu 22.04 LTS"
-    image_sha256 = IMAGE_SHA256
-    has_agent = False
+    image = factory.SubFactory(ImageFactory)
 
 
 class HypervisorFactory(DjangoModelFactory[Hypervisor]):
@@ -107,12 +126,20 @@ class ServerFactory(DjangoModelFactory[Server]):
     hostname = "web01.example.com"
     plan = factory.SubFactory(PlanFactory)
     os_version = factory.SubFactory(OsVersionFactory)
+    base_image = factory.SelfAttribute("os_version.image")
     location = factory.SubFactory(LocationFactory)
     status = ServerStatus.ACTIVE
     power_state = PowerState.RUNNING
-    price_hourly = factory.SelfAttribute("plan.price_hourly")
-    price_monthly = factory.SelfAttribute("plan.price_monthly")
     usage = factory.RelatedFactory("tests.factories.UsageFactory", "server")
+
+    @factory.post_generation
+    def metered(self, create: bool, wanted: Any, **kwargs: Any) -> None:
+        """Sold at its plan's price, with a meter in its status that has not begun to count."""
+        if wanted is not False:
+            prices = prices_of_plan(self.plan, backups=self.backups_enabled)
+            charges.sell(self, prices)
+            state = charges.state_in(ServerStatus(self.status), self.suspended_for)
+            Meter.objects.filter(subject_kind=SUBJECT, subject_id=self.pk).update(state=state)
 
 
 class UsageFactory(DjangoModelFactory[ResourceUsage]):
@@ -129,7 +156,7 @@ class OperationFactory(DjangoModelFactory[Operation]):
     server = factory.SubFactory(ServerFactory)
     kind = OperationKind.REBOOT
     status_before = ServerStatus.ACTIVE
-    requested_by = "a test"
+    actor_kind, actor_id, actor_label = TESTER.kind, TESTER.id, TESTER.label
 
 
 class WebhookFactory(DjangoModelFactory[Webhook]):
@@ -152,6 +179,15 @@ class WebhookDeliveryFactory(DjangoModelFactory[WebhookDelivery]):
     event = "server.status_changed"
     event_id = factory.LazyFunction(uuid4)
     body = '{"type":"server.status_changed","timestamp":"2025-01-10T14:30:00.000Z","data":{}}'
+
+
+def wish_for(kind: OperationKind) -> Wish:
+    """A sound wish of this kind: a resize to a plan, a rebuild with a system."""
+    if kind == OperationKind.RESIZE:
+        return resize_to(PlanFactory.create())
+    if kind == OperationKind.REBUILD:
+        return rebuild_with(OsVersionFactory.create(), disk_number=2)
+    return Wish()
 
 
 def token_for(account: Account, *permissions: str) -> str:

@@ -26,6 +26,8 @@ os.environ.update(
     VPS_IMAGE_DIR=str(VAR / "images"),
     VPS_SIGNUP_CREDITS="0",
     VPS_RATE_LIMIT="0",
+    VPS_MAX_SERVERS="0",
+    VPS_MAX_OPEN_CREATES="0",
     VPS_SHUTDOWN_TIMEOUT="30",
 )
 

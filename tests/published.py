@@ -7,7 +7,7 @@ from typing import Any, NamedTuple
 
 import jsonschema
 
-from vpsorg.api.docs import published
+from core.api.docs import published
 
 
 class Endpoint(NamedTuple):

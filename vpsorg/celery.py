@@ -9,10 +9,11 @@ from click import Option
 
 os.environ.setdefault("DJANGO_SETTINGS_MODULE", "vpsorg.settings")
 
-app = Celery("vpsorg")
+app = Celery("vpsorg", task_cls="core.delays:Task")
 app.config_from_object("django.conf:settings", namespace="CELERY")
 app.autodiscover_tasks()
 
+# Here and not in provisioning, because the command line is read before Django's apps are loaded.
 app.user_options["worker"].add(
     Option(
         ["--location"],
@@ -24,8 +25,7 @@ app.user_options["worker"].add(
 
 
 @worker_init.connect
-def _add_steps(sender: Any, **kwargs: Any) -> None:
-    # Here, for it reads models, and those are ready only now.
-    from provisioning.listen import ListenToLocations
+def _limit_sessions(**kwargs: Any) -> None:
+    from core import database  # reads Django's settings, which are ready only now
 
-    app.steps["consumer"].add(ListenToLocations)
+    database.serve_as("worker")

@@ -4,8 +4,9 @@ from pathlib import Path
 
 import django_stubs_ext
 
-from vpsorg import queues
-from vpsorg.env import (
+from core import queues
+from core.database import OPTIONS as LIBPQ_OPTIONS
+from core.env import (
     env_bool,
     env_choice,
     env_database,
@@ -18,6 +19,7 @@ from vpsorg.env import (
     env_secret,
     env_str,
 )
+from servers.states import PUBLIC_STATUSES
 
 django_stubs_ext.monkeypatch()  # so that admin.ModelAdmin[Server] can be written
 
@@ -33,6 +35,7 @@ LOG_LEVEL = env_choice("VPS_LOG_LEVEL", ["DEBUG", "INFO", "WARNING", "ERROR"], "
 
 # What we stand on
 DATABASES = {"default": env_database("DATABASE_URL") | {"CONN_MAX_AGE": 600, "CONN_HEALTH_CHECKS": True}}
+DATABASES["default"]["OPTIONS"] = LIBPQ_OPTIONS | DATABASES["default"]["OPTIONS"]
 REDIS_URL = env_redis("REDIS_URL")
 VPS_IMAGE_DIR = Path(env_str("VPS_IMAGE_DIR", str(BASE_DIR / "var" / "images")))
 
@@ -46,7 +49,10 @@ VPS_OPERATION_LEASE = env_int("VPS_OPERATION_LEASE", 60, minimum=1)
 VPS_BOOT_TIMEOUT = env_int("VPS_BOOT_TIMEOUT", 300, minimum=1)
 VPS_SHUTDOWN_TIMEOUT = env_int("VPS_SHUTDOWN_TIMEOUT", 120, minimum=1)
 VPS_ADDRESS_REST = env_int("VPS_ADDRESS_REST", 3600)
+VPS_POOL_RESERVE = env_int("VPS_POOL_RESERVE", 5, maximum=100)
 VPS_RATE_LIMIT = env_int("VPS_RATE_LIMIT", 600)
+VPS_MAX_SERVERS = env_int("VPS_MAX_SERVERS", 100)
+VPS_MAX_OPEN_CREATES = env_int("VPS_MAX_OPEN_CREATES", 20)
 VPS_WEBHOOK_PRIVATE_NETWORKS = env_networks("VPS_WEBHOOK_PRIVATE_NETWORKS")
 
 INSTALLED_APPS = [
@@ -55,20 +61,26 @@ INSTALLED_APPS = [
     "django.contrib.contenttypes",
     "django.contrib.sessions",
     "django.contrib.messages",
+    "django.contrib.postgres",
     "django.contrib.staticfiles",
     "django_filters",
+    "pgtrigger",
     "rest_framework",
     "drf_spectacular",
     "drf_spectacular_sidecar",
+    "images",
     "plans",
     "accounts",
+    "billing",
+    "webhooks",
     "inventory",
     "servers",
     "provisioning",
 ]
 MIDDLEWARE = [
-    "vpsorg.request_id.RequestIdMiddleware",
-    "accounts.rate_limit.RateLimitHeaders",
+    "core.request_id.RequestIdMiddleware",
+    "accounts.access.acting.ActorMiddleware",
+    "accounts.access.rate_limit.RateLimitHeaders",
     "django.middleware.security.SecurityMiddleware",
     "whitenoise.middleware.WhiteNoiseMiddleware",
     "django.contrib.sessions.middleware.SessionMiddleware",
@@ -82,6 +94,7 @@ TEMPLATES = [
     {
         "BACKEND": "django.template.backends.django.DjangoTemplates",
         "APP_DIRS": True,
+        "DIRS": [BASE_DIR / "core" / "templates"],
         "OPTIONS": {
             "context_processors": [
                 "django.template.context_processors.request",
@@ -110,17 +123,17 @@ SECURE_HSTS_SECONDS = 31_536_000 if HTTPS else 0
 SECURE_PROXY_SSL_HEADER = ("HTTP_X_FORWARDED_PROTO", "https") if HTTPS else None
 
 REST_FRAMEWORK = {
-    "DEFAULT_AUTHENTICATION_CLASSES": ["accounts.authentication.BearerAuthentication"],
-    "DEFAULT_PERMISSION_CLASSES": ["accounts.permissions.TokenPermits"],
-    "DEFAULT_PARSER_CLASSES": ["vpsorg.api.parsing.JSONParser"],
-    "DEFAULT_RENDERER_CLASSES": ["vpsorg.api.rendering.JSONRenderer"],
-    "DEFAULT_CONTENT_NEGOTIATION_CLASS": "vpsorg.api.rendering.AlwaysJSON",
-    "DEFAULT_PAGINATION_CLASS": "vpsorg.api.paging.ContractPagination",
+    "DEFAULT_AUTHENTICATION_CLASSES": ["accounts.access.authentication.BearerAuthentication"],
+    "DEFAULT_PERMISSION_CLASSES": ["accounts.access.permissions.TokenPermits"],
+    "DEFAULT_PARSER_CLASSES": ["core.api.parsing.JSONParser"],
+    "DEFAULT_RENDERER_CLASSES": ["core.api.rendering.JSONRenderer"],
+    "DEFAULT_CONTENT_NEGOTIATION_CLASS": "core.api.rendering.AlwaysJSON",
+    "DEFAULT_PAGINATION_CLASS": "core.api.paging.ContractPagination",
     "DEFAULT_FILTER_BACKENDS": ["django_filters.rest_framework.DjangoFilterBackend"],
-    "DEFAULT_METADATA_CLASS": "vpsorg.api.metadata.AllowedMethods",
-    "DEFAULT_THROTTLE_CLASSES": ["accounts.rate_limit.TokenRateLimit"],
-    "DEFAULT_SCHEMA_CLASS": "vpsorg.api.schema.Schema",
-    "EXCEPTION_HANDLER": "vpsorg.api.errors.render",
+    "DEFAULT_METADATA_CLASS": "core.api.metadata.AllowedMethods",
+    "DEFAULT_THROTTLE_CLASSES": ["accounts.access.rate_limit.TokenRateLimit"],
+    "DEFAULT_SCHEMA_CLASS": "core.api.schema.Schema",
+    "EXCEPTION_HANDLER": "core.api.errors.render",
     "UNAUTHENTICATED_USER": None,
 }
 
@@ -130,9 +143,25 @@ SPECTACULAR_SETTINGS = {
     "VERSION": "1",
     "OAS_VERSION": "3.1.0",
     "SCHEMA_PATH_PREFIX": "/api/v1",
-    "ENUM_NAME_OVERRIDES": {"ServerStatus": "servers.states.PUBLIC_STATUSES"},
-    "ENUM_SUFFIX": "",
+    "APPEND_COMPONENTS": {
+        "schemas": {"ServerStatus": {"type": "string", "enum": [str(status) for status in PUBLIC_STATUSES]}}
+    },
+    "POSTPROCESSING_HOOKS": [],  # without it, enumerations get components with invented names
     "ENUM_GENERATE_CHOICE_DESCRIPTION": False,
+    "SERVERS": [{"url": "/", "description": "This installation."}],
+    "TAGS": [
+        {
+            "name": "servers",
+            "description": "Make, read, change, delete and switch servers.",
+        },
+        {"name": "operations", "description": "How far an order got, and why it failed."},
+        {"name": "plans", "description": "Sizes and prices."},
+        {"name": "locations", "description": "Data centres."},
+        {"name": "operating-systems", "description": "What a server can be made with."},
+        {"name": "ssh-keys", "description": "Keys that are put on new servers."},
+        {"name": "account", "description": "The token's account and its credits."},
+        {"name": "webhooks", "description": "URLs that are told of events."},
+    ],
     "DISABLE_DOCSTRING_DESCRIPTIONS": True,
     "SWAGGER_UI_DIST": "SIDECAR",
     "SWAGGER_UI_FAVICON_HREF": "SIDECAR",
@@ -149,7 +178,7 @@ CELERY_BROKER_TRANSPORT_OPTIONS = {
     "interval_start": 0,
 }
 CELERY_BROKER_CONNECTION_RETRY_ON_STARTUP = True
-# A message that cannot be sent is not worth a customer's wait: the row is there and the sweep finds it.
+# A message that cannot be sent is not worth a customer's wait: the row is there and the scheduler finds it.
 CELERY_TASK_PUBLISH_RETRY = False
 CELERY_TASK_SERIALIZER = "json"
 CELERY_ACCEPT_CONTENT = ["json"]
@@ -160,23 +189,30 @@ CELERY_WORKER_PREFETCH_MULTIPLIER = 1
 CELERY_TASK_TIME_LIMIT = 3600
 CELERY_WORKER_HIJACK_ROOT_LOGGER = False
 CELERY_TASK_DEFAULT_QUEUE = queues.SHARED
-# Receivers are strangers and may be slow: who waits for them does nothing else.
-CELERY_TASK_ROUTES = {"accounts.*_webhook*": {"queue": queues.WEBHOOKS}}
-CELERY_BEAT_SCHEDULE = {
-    "reconcile": {"task": "provisioning.reconcile_all", "schedule": 30, "options": {"expires": 30}},
-    "meter": {"task": "servers.meter", "schedule": 60, "options": {"expires": 60}},
-    "sweep webhooks": {"task": "accounts.sweep_webhooks", "schedule": 5, "options": {"expires": 60}},
-    "forget answers": {"task": "accounts.forget_answers", "schedule": 60, "options": {"expires": 60}},
-    "sample usage": {"task": "provisioning.sample_all", "schedule": 60, "options": {"expires": 60}},
+# Customers' receivers may be slow: their queue has workers of its own.
+CELERY_TASK_ROUTES = {"webhooks.*": {"queue": queues.WEBHOOKS}}
+# Tasks that the scheduler does again and again, and the seconds between the end of one and the next.
+PERIODIC_JOBS = {
+    "provisioning.reconcile_all": 30,
+    "provisioning.sample_all": 60,
+    "servers.meter": 60,
+    "billing.make_months": 3600,
+    "webhooks.sweep": 5,
+    "accounts.forget_answers": 60,
 }
 
 LOGGING = {
     "version": 1,
     "disable_existing_loggers": False,
-    "formatters": {"line": {"format": "%(asctime)s %(levelname)s %(request_id)s %(name)s %(message)s"}},
-    "filters": {"request_id": {"()": "vpsorg.request_id.RequestIdFilter"}},
+    "formatters": {
+        "line": {"format": "%(asctime)s %(levelname)s %(request_id)s %(actor)s %(name)s %(message)s"}
+    },
+    "filters": {
+        "request_id": {"()": "core.request_id.RequestIdFilter"},
+        "actor": {"()": "accounts.actors.ActorFilter"},
+    },
     "handlers": {
-        "console": {"class": "logging.StreamHandler", "formatter": "line", "filters": ["request_id"]}
+        "console": {"class": "logging.StreamHandler", "formatter": "line", "filters": ["request_id", "actor"]}
     },
     "root": {"handlers": ["console"], "level": LOG_LEVEL},
     # Two lines for each message; what operations do is logged by provisioning.

@@ -1,7 +1,7 @@
 from django.contrib import admin
 from django.urls import include, path
 
-from vpsorg.api.docs import DocsView, SchemaView
+from core.api.docs import DocsView, SchemaView
 
 urlpatterns = [
     path("admin/", admin.site.urls),
@@ -9,10 +9,12 @@ urlpatterns = [
     path("api/v1/docs/", DocsView.as_view(), name="docs"),
     path("api/v1/", include("servers.api.urls")),
     path("api/v1/", include("accounts.api.urls")),
+    path("api/v1/", include("webhooks.api.urls")),
     path("api/v1/", include("inventory.api.urls")),
+    path("api/v1/", include("core.api.not_offered")),
 ]
 
-handler400 = "vpsorg.api.errors.bad_request"
-handler403 = "vpsorg.api.errors.forbidden"
-handler404 = "vpsorg.api.errors.not_found"
-handler500 = "vpsorg.api.errors.server_error"
+handler400 = "core.api.errors.bad_request"
+handler403 = "core.api.errors.forbidden"
+handler404 = "core.api.errors.not_found"
+handler500 = "core.api.errors.server_error"

@@ -2,13 +2,17 @@
 
 import argparse
 import os
+import shutil
+import subprocess
 import sys
 from pathlib import Path
 
 from deploy.local import folder
 from deploy.local.clean import clean
 from deploy.local.errors import LocalError
+from deploy.local.folder import claimed
 from deploy.local.libvirtd import Libvirtd
+from deploy.local.postgres import Postgres
 from deploy.local.processes import ask_for_root
 from deploy.local.run import Stopped, run, run_services
 
@@ -58,6 +62,15 @@ def parser() -> argparse.ArgumentParser:
     one.add_argument("words", nargs="+", metavar="COMMAND", help="the command, after --")
     one.set_defaults(do=lambda given: enter(given.var, given.libvirt, given.words))
 
+    one = commands.add_parser(
+        "with-postgres",
+        help="a command beside an empty private Postgres",
+        description="Run a command with a private, empty Postgres in DATABASE_URL, which ends with it.",
+        epilog="Example: python -m deploy.local with-postgres -- python manage.py migrate",
+    )
+    one.add_argument("words", nargs="+", metavar="COMMAND", help="the command, after --")
+    one.set_defaults(do=lambda given: with_postgres(given.var / "scratch", given.words))
+
     one = commands.add_parser("clean", help="stop what still runs, and remove the folder with all data")
     one.set_defaults(do=lambda given: clean(given.var))
     return top
@@ -74,6 +87,18 @@ def enter(var: Path, name: str, words: list[str]) -> None:
     ask_for_root("The guests' network is root's:")
     command = Libvirtd(var, name).enter(*words)
     os.execvp(command[0], command)  # noqa: S606 (its exit code and terminal become ours)
+
+
+def with_postgres(var: Path, words: list[str]) -> int:
+    """Run the command and return its exit status."""
+    with claimed(var):
+        postgres = Postgres(var, durable=False)
+        shutil.rmtree(postgres.folder, ignore_errors=True)
+        try:
+            postgres.start()
+            return subprocess.run(words, env=os.environ | {"DATABASE_URL": postgres.url}).returncode
+        finally:
+            postgres.stop()
 
 
 if __name__ == "__main__":

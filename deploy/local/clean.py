@@ -1,4 +1,4 @@
-"""``make clean``: whatever ran in VAR ends, and VAR is gone."""
+"""``make clean``: stops all processes of VAR and removes it."""
 
 import shutil
 import subprocess
@@ -11,7 +11,7 @@ from deploy.local.processes import Process, as_root, ask_for_root
 
 
 def clean(var: Path) -> None:
-    """Remove VAR, and that of the tests inside it.  Refuses while something is meant to run there."""
+    """Remove VAR and the tests' folder inside it.  Refuses while a run holds VAR."""
     if not var.exists():
         return
     if not is_ours(var):

@@ -1,4 +1,4 @@
-"""Several management commands in one process: Django takes longer to load than they to run.
+"""Runs several management commands in one process: loading Django takes longer than running them.
 
 python -m deploy.local.commands '[["migrate", "--no-input"], ["load_catalogue"]]'
 """

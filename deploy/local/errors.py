@@ -1,5 +1,5 @@
-"""What is told to a person instead of a traceback."""
+"""Errors that a person reads instead of a traceback."""
 
 
 class LocalError(Exception):
-    """Something a person can read and act on: what happened, where, and what to do."""
+    """An error with a sentence: what happened, where, and what to do."""

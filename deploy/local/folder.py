@@ -1,4 +1,4 @@
-"""VAR, the one folder that everything lives in, and the rules for it."""
+"""VAR: the one folder that holds all data of a run, and the rules for it."""
 
 import fcntl
 import os
@@ -18,7 +18,7 @@ def var_folder() -> Path:
 
 
 def socket_path(path: Path) -> Path:
-    """The path, refused when the kernel would refuse a socket there."""
+    """The path of a socket.  Raises LocalError if it is too long for the kernel."""
     length = len(os.fsencode(path))
     if length > LONGEST_SOCKET_PATH:
         raise LocalError(
@@ -29,7 +29,7 @@ def socket_path(path: Path) -> Path:
 
 
 def is_ours(var: Path) -> bool:
-    """Whether all in the folder may be taken for ours: the project's own, a new one, or one used before."""
+    """Whether everything in the folder is ours to remove: the project's var/, a new folder, or a used VAR."""
     marks = [var / "lock", *var.glob("*/lock")]
     return (
         var == PROJECT / "var" or not var.exists() or not any(var.iterdir()) or any(m.exists() for m in marks)
@@ -38,7 +38,7 @@ def is_ours(var: Path) -> bool:
 
 @contextmanager
 def claimed(var: Path) -> Iterator[None]:
-    """Have VAR for oneself until the block, or the process, ends."""
+    """Hold VAR exclusively until the block, or the process, ends."""
     if not is_ours(var):
         raise LocalError(f"{var} holds things of others. Set VPS_VAR to an empty or a new folder.")
     var.mkdir(parents=True, exist_ok=True)
@@ -53,7 +53,7 @@ def claimed(var: Path) -> Iterator[None]:
 
 
 def write_private(path: Path, text: str) -> None:
-    """Write a file that only its owner may read; a reader sees all of it or the old one."""
+    """Write a file that only its owner may read; a reader sees the whole new file or the old one."""
     part = path.with_name(f"{path.name}.part")
     part.unlink(missing_ok=True)
     with os.fdopen(os.open(part, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600), "w") as file:

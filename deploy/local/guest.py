@@ -18,7 +18,7 @@ class GuestImage:
     def __init__(self, var: Path) -> None:
         self.folder = var / "guest"
         self.path = self.folder / f"guest-{_digest(SOURCES)}.qcow2"
-        # A shell hears a signal only when the program it waits for has ended.
+        # A shell handles a signal only after the program that it waits for has ended.
         self._process = Process("guest-image", var, stop_children=True)
 
     def build(self) -> Path:
@@ -31,7 +31,7 @@ class GuestImage:
         return self.path
 
     def stop(self) -> None:
-        """End a build that is under way."""
+        """Stop a build in progress."""
         self._process.stop(patience_s=5)
 
     def _build(self) -> None:

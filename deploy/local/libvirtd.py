@@ -30,7 +30,7 @@ BRIDGE = "vpsbr0"
 # The host's own addresses on the bridge, and so the guests' gateways.
 IPV4, IPV6 = "203.0.113.1/24", "2001:db8:113::1/64"
 SCRIPT = Path(__file__).with_name("libvirtd.sh")
-# The first question makes libvirt try out QEMU: seconds, or a minute on a busy machine.
+# The first call makes libvirt probe QEMU: seconds, or a minute on a busy machine.
 READY_S = 180
 
 
@@ -38,7 +38,7 @@ class Libvirtd(Service):
     """One private libvirtd under VAR.  Several with different names live side by side."""
 
     def __init__(self, var: Path, name: str = "libvirt", ipv4: str = IPV4, ipv6: str = IPV6) -> None:
-        super().__init__(name, var, stop_signal=signal.SIGKILL)  # what its processes do not ignore
+        super().__init__(name, var, stop_signal=signal.SIGKILL)  # a signal that its processes do not ignore
         self.addresses: list[Address] = [ip_interface(ipv4), ip_interface(ipv6)]
         self._lifeline: int | None = None
 
@@ -48,7 +48,7 @@ class Libvirtd(Service):
 
     @property
     def url(self) -> str:
-        """What libvirt calls its URI."""
+        """The libvirt URI of this daemon."""
         return f"qemu+unix:///system?socket={quote(os.fspath(self.socket))}"
 
     def start(self) -> None:
@@ -73,21 +73,13 @@ class Libvirtd(Service):
         self._process.stop()
 
     def enter(self, *command: str) -> list[str]:
-        """The command line that runs a command, as ourselves, inside the network namespace."""
+        """The command line that runs a command as this user inside the network namespace."""
         if self.pid is None:
             raise LocalError(f"No {self.name} runs in {self.folder.parent}. Start it with: make run")
         inside = as_root("nsenter", f"--net=/proc/{self.pid}/ns/net", "--")
         if os.geteuid() != 0:
             inside += ["setpriv", f"--reuid={os.getuid()}", f"--regid={os.getgid()}", "--init-groups", "--"]
         return [*inside, *command]
-
-    def outside(self, path: str) -> Path:
-        """Where a file lies that libvirtd knows under this path."""
-        parts = {"/var/log/libvirt": "log", "/var/lib/libvirt": "lib", "/run/libvirt": "run"}
-        for prefix, part in parts.items():
-            if path.startswith(f"{prefix}/"):
-                return self.folder / part / path.removeprefix(f"{prefix}/")
-        return Path(path)
 
     def _spawn(self) -> None:
         end, self._lifeline = os.pipe()
@@ -114,7 +106,7 @@ class Libvirtd(Service):
         self._process.wait_gone(5)
 
     def _furnish(self) -> None:
-        # A call cannot be given a deadline, but it ends when its server does.
+        # A libvirt call has no deadline, but it ends when its server does.
         guard = threading.Timer(READY_S, self._process.stop)
         guard.start()
         try:
@@ -128,7 +120,7 @@ class Libvirtd(Service):
             guard.cancel()
 
     def _shut_down_guests(self, patience_s: float) -> None:
-        # What is too broken to be asked is cut, with its guests.
+        # A daemon that does not answer is killed, with its guests.
         with suppress(libvirt.libvirtError), _connected(self.url) as connection:
             for guest in connection.listAllDomains(libvirt.VIR_CONNECT_LIST_DOMAINS_ACTIVE):
                 with suppress(libvirt.libvirtError):
@@ -146,7 +138,7 @@ def _connected(url: str) -> Iterator[Any]:
 
 
 def _furnish_pool(connection: Any, folder: Path) -> None:
-    """Have the pool, at this very folder: VAR may have moved since the last start."""
+    """Define the pool at this folder: VAR may have moved since the last start."""
     for old in connection.listAllStoragePools():
         if old.name() == POOL:
             if old.isActive():
@@ -161,7 +153,7 @@ def _furnish_pool(connection: Any, folder: Path) -> None:
 
 
 def _furnish_network(connection: Any, addresses: list[Address]) -> None:
-    """Have the network, with these very addresses on the host's side."""
+    """Define the network with these addresses on the host's side."""
     for old in connection.listAllNetworks():
         if old.name() == NETWORK:
             if old.isActive():
@@ -169,7 +161,7 @@ def _furnish_network(connection: Any, addresses: list[Address]) -> None:
             old.undefine()
     network = Element("network")
     SubElement(network, "name").text = NETWORK
-    SubElement(network, "forward", mode="open")  # routed as the namespace likes, no firewall added
+    SubElement(network, "forward", mode="open")  # libvirt adds no firewall and no NAT
     SubElement(network, "bridge", name=BRIDGE, stp="off", delay="0")
     SubElement(network, "dns", enable="no")
     for address in addresses:

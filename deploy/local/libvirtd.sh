@@ -40,7 +40,6 @@ group = "root"
 security_driver = "none"
 cgroup_controllers = [ ]
 namespaces = [ ]
-stdio_handler = "file"
 remember_owner = 0
 max_core = 0
 END
@@ -81,6 +80,8 @@ echo $$ >"$folder/pid"
 exec unshare --pid --fork --kill-child --mount-proc -- tini -- sh -c '
     exec 3<&0
     pid=/run/libvirt/libvirtd.pid
+    # Writes the logs of consoles, and keeps them small.
+    while virtlogd --pid-file /run/libvirt/virtlogd.pid </dev/null 3<&-; [ ! -e /run/libvirt/over ]; do sleep 0.2; done &
     # After a crash it comes back and finds its guests running, as under systemd.
     while libvirtd --pid-file $pid </dev/null 3<&-; [ $? -gt 128 ] && [ ! -e /run/libvirt/over ]; do sleep 0.2; done &
     daemon=$!

@@ -27,13 +27,13 @@ class Postgres(Service):
     """
 
     def __init__(self, var: Path, *, durable: bool = True) -> None:
-        super().__init__("postgres", var, stop_signal=signal.SIGINT)  # which cuts its clients off
+        super().__init__("postgres", var, stop_signal=signal.SIGINT)  # fast shutdown: disconnects its clients
         self.socket_folder = self.folder / "socket"
         self._durable = durable
 
     @property
     def url(self) -> str:
-        """As libpq has it (psql takes it too): the host is the socket's folder, percent-encoded."""
+        """A libpq URL (psql accepts it): the host is the socket's folder, percent-encoded."""
         return f"postgres://{ROLE}@{quote(os.fspath(self.socket_folder), safe='')}/{DATABASE}"
 
     def start(self) -> None:
@@ -54,7 +54,7 @@ class Postgres(Service):
         self._create_database()
 
     def psql(self, sql: str, database: str = DATABASE) -> str:
-        """What psql prints for a statement, without ornaments."""
+        """The plain output of psql for a statement."""
         where = ["-h", str(self.socket_folder), "-U", ROLE, "-d", database]
         psql = [str(self._program("psql")), *where, "-XAtqc", sql]
         done = subprocess.run(psql, capture_output=True, text=True)
@@ -64,7 +64,7 @@ class Postgres(Service):
 
     @property
     def _inside(self) -> Path:
-        """The folder as Postgres itself sees it."""
+        """The folder's path in Postgres's mount namespace."""
         return REACHABLE if os.geteuid() == 0 else self.folder
 
     def _make_folders(self) -> None:
@@ -98,13 +98,13 @@ class Postgres(Service):
         if os.geteuid() != 0:
             return command
         user = [f"--reuid={UNPRIVILEGED}", f"--regid={UNPRIVILEGED}", "--clear-groups"]
-        # The kernel forgets who should end with whom when the user changes, so it is said again.
+        # A change of user resets the parent-death signal, so it is set again.
         changed = ["setpriv", *user, "--pdeathsig", "INT", "--", *command]
         script = 'mount --bind "$0" "$1"; shift; cd /; exec "$@"'
         return ["unshare", "--mount", "sh", "-euc", script, self.folder, REACHABLE, *changed]
 
     def _program(self, name: str) -> Path:
-        """A program of the version that made the data, or of the newest."""
+        """The path of a Postgres program: of the version that made the data, else of the newest."""
         version = self.folder / "data" / "PG_VERSION"
         wanted = version.read_text().strip() if version.exists() else "*"
         found = sorted(VERSIONS.glob(f"{wanted}/bin/{name}"), key=lambda path: int(path.parts[-3]))

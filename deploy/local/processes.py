@@ -1,4 +1,4 @@
-"""Processes that are ours: started, watched, stopped by their id, and found again after a crash.
+"""Child processes: started, watched, stopped by id, and found again after a crash.
 
 No process outlives the one that started it: the kernel ends it when its parent
 dies, however the parent dies.  Should one remain all the same, the record of its
@@ -26,7 +26,7 @@ _forker = ThreadPoolExecutor(max_workers=1, thread_name_prefix="forker")
 
 
 class Identity(NamedTuple):
-    """A process id and when it began: ids are used again, the pair is not."""
+    """A process id and its start time: ids are reused, the pair is not."""
 
     pid: int
     began: int
@@ -47,7 +47,7 @@ def identify(pid: int) -> Identity | None:
 
 
 def wait_for(question: Callable[[], bool], patience_s: float) -> bool:
-    """Ask again and again until the answer is yes, or until patience ends."""
+    """Poll until the condition holds or the time is over; returns whether it holds."""
     deadline = time.monotonic() + patience_s
     while not question():
         if time.monotonic() > deadline:
@@ -67,7 +67,7 @@ def as_root(*command: str | Path) -> list[str]:
 
 
 def ask_for_root(why: str) -> None:
-    """Let sudo ask for the password now, in the terminal, if it will: ``as_root`` does not ask."""
+    """Let sudo ask for the password now, in the terminal; ``as_root`` does not ask."""
     if subprocess.run(as_root("true"), stderr=subprocess.DEVNULL).returncode == 0:
         return
     print(why, "sudo asks for your password.", file=sys.stderr)
@@ -95,7 +95,7 @@ class Process:
 
     @property
     def pid(self) -> int | None:
-        """Its id while it runs, else None."""
+        """The process id while it runs, else None."""
         known = self._recorded()
         return known.pid if known and known.alive else None
 
@@ -127,13 +127,13 @@ class Process:
         self.record(self._child.pid)
 
     def record(self, pid: int) -> None:
-        """Keep this id as the one to ask about and to stop."""
+        """Record this process id as the process to supervise and to stop."""
         known = identify(pid)
         if known:
             self._record.write_text(f"{known.pid} {known.began}\n")
 
     def wait_until(self, question: Callable[[], bool], patience_s: float) -> None:
-        """Wait for a yes; say why when the process ends first or takes too long."""
+        """Wait until the condition holds.  Raises LocalError if the process ends first or takes too long."""
         answered = wait_for(lambda: self.exit_code is not None or question(), patience_s)
         if self.exit_code is not None:
             raise LocalError(f"{self.name} ended at once (exit code {self.exit_code}). {self.last_lines()}")
@@ -141,7 +141,7 @@ class Process:
             raise LocalError(f"{self.name} did not answer within {patience_s:.0f} s. {self.last_lines()}")
 
     def stop(self, patience_s: float = 10) -> bool:
-        """End it, and what it left of an earlier run.  False if there was nothing to end."""
+        """Stop the process, or one left by an earlier run.  False if there was none."""
         known = self._recorded()
         ended = bool(known and known.alive and self._end(known, patience_s))
         if self._child:
@@ -150,7 +150,7 @@ class Process:
         return ended
 
     def kill(self) -> None:
-        """End it without a word."""
+        """Kill it without a stop signal first."""
         if known := self._recorded():
             self._send(known.pid, signal.SIGKILL)
             self._wait_gone(known, 5)
@@ -182,13 +182,13 @@ class Process:
         return True
 
     def _wait_gone(self, known: Identity, patience_s: float) -> bool:
-        # Asking for the exit code reaps it.
+        # Reading the exit code reaps the process.
         return wait_for(lambda: self.exit_code is not None or not known.alive, patience_s)
 
     def _send(self, pid: int, what: signal.Signals) -> None:
-        """Send a signal; that the process is gone already is no error."""
+        """Send a signal.  A process that is already gone is no error."""
         if self._stop_children or what == signal.SIGKILL:
-            # Ours lead a group each; only under sudo they may not.
+            # Each of our processes leads a group, except under sudo.
             with suppress(ProcessLookupError, PermissionError):
                 os.killpg(pid, what)
         try:
@@ -201,18 +201,12 @@ class Process:
             subprocess.run(kill, stderr=subprocess.DEVNULL)
 
 
-class Service(ABC):
-    """What Postgres, Redis and libvirtd have in common: one process, and a URL that leads to it."""
+class Part(ABC):
+    """A process that knows how it is started, so that it can be started again."""
 
     def __init__(self, name: str, var: Path, *, stop_signal: signal.Signals = signal.SIGTERM) -> None:
         self.name = name
-        self.folder = var / name
         self._process = Process(name, var, stop_signal=stop_signal)
-
-    @property
-    @abstractmethod
-    def url(self) -> str:
-        """What leads to it."""
 
     @property
     def pid(self) -> int | None:
@@ -221,10 +215,10 @@ class Service(ABC):
 
     @abstractmethod
     def start(self) -> None:
-        """Start it on what data it has, in place of one left running, and wait until it answers."""
+        """Start it, in place of one left running.  Raises LocalError when it does not come up."""
 
     def stop(self) -> None:
-        """End it, in good order when it can, and in any case."""
+        """End it, in good order when it can, and in any case.  May be called again."""
         self._process.stop()
 
     def kill(self) -> None:
@@ -234,3 +228,36 @@ class Service(ABC):
     def last_lines(self) -> str:
         """The end of its log, for an error message."""
         return self._process.last_lines()
+
+
+class Service(Part):
+    """What Postgres, Redis and libvirtd have in common: data in a folder, and a URL that leads to it.
+
+    ``start`` waits until it answers.
+    """
+
+    def __init__(self, name: str, var: Path, *, stop_signal: signal.Signals = signal.SIGTERM) -> None:
+        super().__init__(name, var, stop_signal=stop_signal)
+        self.folder = var / name
+
+    @property
+    @abstractmethod
+    def url(self) -> str:
+        """What leads to it."""
+
+
+class Program(Part):
+    """One of the product's own processes.  ``start`` does not wait for it."""
+
+    def __init__(self, name: str, var: Path, command: Sequence[str | Path], *, cwd: Path) -> None:
+        super().__init__(name, var)
+        self.environment: Mapping[str, str] | None = None  # None: that of this process
+        self._command, self._cwd = command, cwd
+
+    def start(self) -> None:
+        self._process.stop()
+        self._process.start(self._command, env=self.environment, cwd=self._cwd)
+
+    def wait_until(self, question: Callable[[], bool], patience_s: float) -> None:
+        """Wait until the condition holds.  Raises LocalError if the process ends first or takes too long."""
+        self._process.wait_until(question, patience_s)

@@ -1,4 +1,4 @@
-"""``make run``: from nothing to an API that boots guests, and back when Ctrl-C comes."""
+"""``make run``: starts everything, up to an API that boots guests, and stops it on Ctrl-C."""
 
 import json
 import os
@@ -9,7 +9,7 @@ import sys
 import time
 import urllib.error
 import urllib.request
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Iterator, Mapping
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager, suppress
 from ipaddress import ip_interface
@@ -21,22 +21,25 @@ from deploy.local.errors import LocalError
 from deploy.local.folder import PROJECT, claimed
 from deploy.local.guest import GuestImage, sha256
 from deploy.local.libvirtd import IPV4, IPV6, NETWORK, POOL
-from deploy.local.processes import Process, Service
+from deploy.local.processes import Program
 from deploy.local.services import Services, side_by_side
+from deploy.local.supervision import supervise
 
 BIN = Path(sys.executable).parent
 LOCATION = "us-west"
 HYPERVISOR = "local"
-# What the catalogue calls them: Starter VPS, Tiny Linux.
-PLAN_ID, OS_ID = "3", "1"
+# The contract's own POST works: in the demo, its plan fits and its system is the tiny guest's.
+DEMO = Path(__file__).with_name("demo.json")
+PLAN_ID, OS_ID = "1", "5"
+CATALOGUE = (["load_catalogue"], ["load_catalogue", str(DEMO)])
 ACCOUNT = "demo@example.com"
-# Disks are thin and the demo's guest fills 20 MB of it: also a small machine has some to sell.
+# Disks are thin and the demo's guest fills 20 MB: even a small machine can offer some.
 DISK_GIB_FOR_SALE = "1000"
 STOPPING = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)
 
 
 class Stopped(Exception):
-    """Somebody pressed Ctrl-C, or asked in another way."""
+    """Ctrl-C, or another signal to stop."""
 
 
 def say(text: str) -> None:
@@ -44,7 +47,7 @@ def say(text: str) -> None:
 
 
 def run(var: Path, port: int) -> None:
-    """Run everything until Ctrl-C; then, or when a part fails, stop all that was started."""
+    """Run everything until Ctrl-C; then, or when a part fails for good, stop all that was started."""
     with _stoppable(), claimed(var):
         _refuse_taken(port)
         services, image = Services(var), GuestImage(var)
@@ -52,7 +55,7 @@ def run(var: Path, port: int) -> None:
         try:
             with suppress(Stopped):
                 _bring_up(var, services, image, servers)
-                _watch([*services.private, *servers.parts])
+                supervise([*services.private, *servers.parts], say)
         finally:
             _ignore_signals()
             say("\nstopping")
@@ -69,23 +72,19 @@ def run_services(var: Path) -> None:
             with suppress(Stopped):
                 services.ask_for_root()
                 services.start(say)
-                settings.settle(var, services.urls)
+                settings.load(var, services.urls)
                 say(f"Settings for manage.py are in {var / 'private.env'}. Ctrl-C stops.")
-                _watch(services.private)
+                supervise(services.private, say)
         finally:
             _ignore_signals()
             services.stop()
 
 
 def api_command(port: int) -> list[str | Path]:
-    """The API's own process, which starts two that answer.
-
-    Threads, because ``?wait=30`` holds one for so long; the time limit is longer than that.
-    """
+    """The API's main process, which starts the processes that answer.  It stops within five seconds."""
     return [
-        *(BIN / "gunicorn", "vpsorg.wsgi:application", "--bind", f"127.0.0.1:{port}"),
-        *("--worker-class", "gthread", "--workers", "2", "--threads", "8"),
-        *("--timeout", "60", "--graceful-timeout", "5", "--no-control-socket"),
+        *(BIN / "gunicorn", "--config", "python:vpsorg.gunicorn"),
+        *("--bind", f"127.0.0.1:{port}", "--graceful-timeout", "5"),
     ]
 
 
@@ -94,7 +93,7 @@ class Servers:
 
     def __init__(self, var: Path, port: int) -> None:
         self.url = f"http://127.0.0.1:{port}/api/v1"
-        self._commands: dict[str, list[str | Path]] = {
+        commands: dict[str, list[str | Path]] = {
             "api": api_command(port),
             "worker": [
                 *(BIN / "celery", "-A", "vpsorg", "worker", "--concurrency", "4", "--loglevel", "INFO"),
@@ -105,28 +104,25 @@ class Servers:
                 *("--concurrency", "4", "--hostname", "webhooks@%h", "--loglevel", "INFO"),
                 *("--without-gossip", "--without-mingle"),
             ],
-            "beat": [
-                *(BIN / "celery", "-A", "vpsorg", "beat", "--schedule", var / "beat.schedule"),
-            ],
-            "sweep": [sys.executable, "manage.py", "sweep"],
-            "watch": [sys.executable, "manage.py", "watch_hypervisors"],
+            "scheduler": [sys.executable, "manage.py", "scheduler"],
+            "host-events": [sys.executable, "manage.py", "host_events"],
         }
-        self.parts = [Process(name, var) for name in self._commands]
+        self.parts = [Program(name, var, command, cwd=PROJECT) for name, command in commands.items()]
 
     def start(self, env: Mapping[str, str]) -> None:
         for part in self.parts:
-            part.stop()
-            part.start(self._commands[part.name], env=env, cwd=PROJECT)
+            part.environment = env
+            part.start()
 
     def stop(self) -> None:
-        """No new work, then the work in hand for a moment, then the end."""
+        """Stop taking work, give work in progress a moment, then stop."""
         side_by_side(part.stop for part in self.parts)
 
     def wait_until_answering(self) -> None:
         self.parts[0].wait_until(lambda: self.answer("none") != 0, 60)
 
     def answer(self, token: str) -> int:
-        """The status of a customer's first question; 0 when nobody answers."""
+        """The HTTP status of a first API request; 0 if nothing answers."""
         request = urllib.request.Request(  # noqa: S310 (our own address)
             f"{self.url}/servers/", headers={"Authorization": f"Bearer {token}"}
         )
@@ -148,9 +144,9 @@ def _bring_up(var: Path, services: Services, image: GuestImage, servers: Servers
                 say("building the guest image (once, about half a minute)")
             built = threads.submit(image.build)
             services.start(say)
-            env = os.environ | settings.settle(var, services.urls)
+            env = os.environ | settings.load(var, services.urls)
             with _timed("database and hypervisor"):
-                _manage(env, ["migrate", "--no-input"], ["load_catalogue"], *_registrations(services))
+                _manage(env, ["migrate", "--no-input"], *CATALOGUE, *_registrations(services))
             servers.start(env)
             with _timed("guest image"):
                 _manage(env, ["import_image", *_described(built.result())])
@@ -162,8 +158,8 @@ def _bring_up(var: Path, services: Services, image: GuestImage, servers: Servers
 
 
 def _registrations(services: Services) -> Iterator[list[str]]:
-    """The commands that tell the product of its host and its addresses."""
-    # A libvirt that the environment names is somebody's own: it has what libvirt calls default.
+    """The management commands that register the host and its addresses."""
+    # A libvirt named by the environment is not ours: use its default pool and network.
     foreign = "VPS_HYPERVISOR_URI" in os.environ
     pool = os.environ.get("VPS_HYPERVISOR_POOL") or ("default" if foreign else POOL)
     network = os.environ.get("VPS_HYPERVISOR_NETWORK") or ("default" if foreign else NETWORK)
@@ -195,7 +191,7 @@ def _demo_token(var: Path, env: Mapping[str, str], servers: Servers) -> str:
 
 
 def _manage(env: Mapping[str, str], *commands: list[str]) -> str:
-    """Carry out management commands and return what they print; tell of a failure in their words."""
+    """Run management commands and return their output; a failure is reported in their words."""
     python = [sys.executable, "-m", "deploy.local.commands", json.dumps(commands)]
     done = subprocess.run(python, env=env, cwd=PROJECT, capture_output=True, text=True)
     if done.returncode:
@@ -204,7 +200,7 @@ def _manage(env: Mapping[str, str], *commands: list[str]) -> str:
 
 
 def _welcome(url: str, token: str, var: Path) -> str:
-    body = f'{{"name": "first", "plan_id": {PLAN_ID}, "os_id": {OS_ID}, "location": "{LOCATION}"}}'
+    body = f'{{"name": "web-server-02", "plan_id": {PLAN_ID}, "os_id": {OS_ID}, "location": "{LOCATION}"}}'
     return f"""
   API     {url}
   token   {token}
@@ -219,15 +215,6 @@ Boot a server:
 
 Ctrl-C stops everything. The data stays; make run goes on with it.
 """
-
-
-def _watch(parts: Iterable[Service | Process]) -> None:
-    """Wait for ever, or until one of the parts ends by itself."""
-    while True:
-        for part in parts:
-            if part.pid is None:
-                raise LocalError(f"{part.name} ended by itself. {part.last_lines()}")
-        time.sleep(0.5)
 
 
 def _refuse_taken(port: int) -> None:

@@ -29,7 +29,7 @@ class Services:
         self.private = [service for variable, service in ours.items() if not environment.get(variable)]
 
     def ask_for_root(self) -> None:
-        """Where they need it, make sure of it while there is a terminal to ask for a password."""
+        """If a service needs root, let sudo ask for the password while there is a terminal."""
         if any(isinstance(service, Libvirtd) for service in self.private):
             ask_for_root("A private libvirt needs root (VPS_HYPERVISOR_URI names another):")
 
@@ -46,7 +46,7 @@ class Services:
                 for started in [threads.submit(start, service) for service in self.private]:
                     started.result()
             except BaseException:
-                self.stop()  # those that still wait for an answer wait no longer
+                self.stop()  # stops the waiting of those that still wait
                 raise
 
     def stop(self) -> None:
@@ -55,7 +55,7 @@ class Services:
 
 
 def side_by_side(tasks: Iterable[Callable[[], object]]) -> None:
-    """Do all of them at the same time; raise the first failure when all are done."""
+    """Call all of them in parallel; raise the first failure when all have ended."""
     with ThreadPoolExecutor() as threads:
         for done in [threads.submit(task) for task in tasks]:
             done.result()

@@ -1,4 +1,4 @@
-"""What ``manage.py`` and the servers need to know, kept in VAR/private.env.
+"""The settings of a run, kept in VAR/private.env for ``manage.py`` and the servers.
 
 ``manage.py`` reads that file by itself, so it works beside a running product.
 """
@@ -11,8 +11,8 @@ from pathlib import Path
 from deploy.local.folder import write_private
 
 
-def settle(var: Path, urls: Mapping[str, str]) -> dict[str, str]:
-    """The settings of this run, written down.  What the environment says wins; the secret stays."""
+def load(var: Path, urls: Mapping[str, str]) -> dict[str, str]:
+    """Write the settings of this run.  The environment's values win; the secret key stays."""
     file = var / "private.env"
     ours = {
         **urls,
@@ -22,17 +22,17 @@ def settle(var: Path, urls: Mapping[str, str]) -> dict[str, str]:
         "VPS_SIGNUP_CREDITS": "1000",
         "VPS_IMAGE_DIR": os.fspath(var / "images"),
     }
-    settled = {name: os.environ.get(name) or value for name, value in ours.items()}
-    write(file, settled)
-    return settled
+    values = {name: os.environ.get(name) or value for name, value in ours.items()}
+    write(file, values)
+    return values
 
 
 def read(file: Path) -> dict[str, str]:
-    """NAME=value lines; of a file that is not there, none."""
+    """Read NAME=value lines; none if the file does not exist."""
     lines = file.read_text().splitlines() if file.exists() else []
     return dict(line.split("=", 1) for line in lines if "=" in line)
 
 
 def write(file: Path, values: Mapping[str, str]) -> None:
-    """NAME=value lines, for our eyes only."""
+    """Write NAME=value lines, readable by this user only."""
     write_private(file, "".join(f"{name}={value}\n" for name, value in values.items()))

@@ -1,23 +1,17 @@
-"""What can be wrong, each by a code that never changes.  docs/verify.md says what to do about it."""
+"""The findings of verify, each with a stable code.  docs/verify.md has the remedies."""
 
-from dataclasses import dataclass
-from enum import StrEnum, auto
-from uuid import UUID
+from enum import auto
 
-
-class Severity(StrEnum):
-    """An error breaks a promise; a warning may break one soon, or heals by itself."""
-
-    ERROR = auto()
-    WARNING = auto()
+from core.findings import FindingCode, Severity
 
 
-class Code(StrEnum):
+class Code(FindingCode):
     @staticmethod
     def _generate_next_value_(name: str, start: int, count: int, last_values: list[str]) -> str:
         return name
 
     HOST_UNREACHABLE = auto()
+    HOST_WRONG = auto()
     HOST_MISCONFIGURED = auto()
     HOST_NOT_VERIFIED = auto()
     HOST_NOT_SEEN = auto()
@@ -35,14 +29,20 @@ class Code(StrEnum):
     MACHINE_SAME_MAC = auto()
     MACHINE_SAME_ADDRESS = auto()
     VOLUME_ORPHAN = auto()
+    VOLUME_FOREIGN = auto()
 
     SERVER_MACHINE_MISSING = auto()
     SERVER_DISK_MISSING = auto()
+    SERVER_SPARE_DISK = auto()
+    SERVER_IMAGE_MISSING = auto()
     SERVER_SEED_MISSING = auto()
+    SERVER_UNREADABLE = auto()
+    SERVER_CHANGED = auto()
     SERVER_VCPUS = auto()
     SERVER_MEMORY = auto()
     SERVER_MAC = auto()
     SERVER_UNFILTERED = auto()
+    SERVER_OFF_NETWORK = auto()
     SERVER_ADDRESSES = auto()
     SERVER_POWER = auto()
     SERVER_PAUSED = auto()
@@ -50,6 +50,7 @@ class Code(StrEnum):
     SERVER_KEEPS_DYING = auto()
     SERVER_STUCK = auto()
     SERVER_UNPLACED = auto()
+    SERVER_WITHOUT_PORT = auto()
     SERVER_LOCATION = auto()
     SERVER_SIZE = auto()
     SERVER_REPORTED_ADDRESS = auto()
@@ -63,10 +64,16 @@ class Code(StrEnum):
     PLACEMENT_UNUSED = auto()
     PLACEMENT_OF_DELETED = auto()
     PLACEMENT_OF_FAILED = auto()
-    PLACEMENT_WITHOUT_ADDRESS = auto()
+    PORT_UNUSED = auto()
+    PORT_WITHOUT_ADDRESS = auto()
     ADDRESS_LOCATION = auto()
     ADDRESSES_NEARLY_GONE = auto()
     IMAGE_MISSING = auto()
+    IMAGE_UNKNOWN = auto()
+
+    @property
+    def severity(self) -> Severity:
+        return Severity.WARNING if self in WARNINGS else Severity.ERROR
 
 
 WARNINGS = frozenset(
@@ -78,27 +85,14 @@ WARNINGS = frozenset(
         Code.HOST_DISK_OVERSOLD,
         Code.HOST_NOT_SAMPLED,
         Code.MACHINE_COPY,
+        Code.VOLUME_FOREIGN,
+        Code.SERVER_SPARE_DISK,
         Code.SERVER_SEED_MISSING,
         Code.SERVER_POWER,
         Code.SERVER_SIZE,
         Code.SERVER_REPORTED_ADDRESS,
         Code.PLACEMENT_OF_FAILED,
         Code.ADDRESSES_NEARLY_GONE,
+        Code.IMAGE_UNKNOWN,
     }
 )
-
-
-@dataclass(frozen=True)
-class Finding:
-    code: Code
-    object: str
-    sentence: str
-    # Whose rows must still be as they were when the host was asked.  None: no host was asked.
-    machine: UUID | None = None
-
-    def __str__(self) -> str:
-        return f"{self.code} {self.severity} {self.object}: {self.sentence}"
-
-    @property
-    def severity(self) -> Severity:
-        return Severity.WARNING if self.code in WARNINGS else Severity.ERROR

@@ -1,24 +1,33 @@
-"""Rows against hosts.  A server that something is being done to, or whose host cannot say, is not judged."""
+"""Compares rows with hosts.  Skips servers with an open operation, and hosts that do not answer."""
 
 from collections import defaultdict
 from collections.abc import Iterable, Iterator
 from ipaddress import IPv4Address, IPv6Address, ip_address
 
-from provisioning.hypervisors.base import HostMisconfigured, HostUnreachable, HypervisorError, Machine
-from provisioning.hypervisors.storage_names import disk_volume, seed_volume
-from provisioning.verify.findings import Code, Finding
+from django.conf import settings
+
+from core.findings import Finding
+from provisioning.drivers.base import (
+    HostMisconfigured,
+    HostUnreachable,
+    HypervisorError,
+    Image,
+    Machine,
+    WrongHost,
+)
+from provisioning.drivers.storage_names import disk_volume, image_named, image_volume, is_disk, seed_volume
+from provisioning.verify.findings import Code
 from provisioning.verify.snapshot import (
     EXPECTED_POWER,
     Answers,
     HostAnswer,
     HostRow,
     PlacementRow,
+    PortRow,
     Rows,
     ServerRow,
 )
 from servers.states import PowerState, ServerStatus
-
-LITTLE_DISK = 0.05
 
 
 def check_hosts(rows: Rows, answers: Answers) -> Iterator[Finding]:
@@ -36,7 +45,9 @@ def check_hosts(rows: Rows, answers: Answers) -> Iterator[Finding]:
 
 def _unanswered(rows: Rows, host: HostRow, error: HypervisorError) -> Finding:
     code = Code.HOST_NOT_VERIFIED
-    if isinstance(error, HostUnreachable):
+    if isinstance(error, WrongHost):
+        code = Code.HOST_WRONG
+    elif isinstance(error, HostUnreachable):
         code = Code.HOST_UNREACHABLE
     elif isinstance(error, HostMisconfigured):
         code = Code.HOST_MISCONFIGURED
@@ -68,11 +79,11 @@ def _facts(host: HostRow, answer: HostAnswer) -> Iterator[Finding]:
             name,
             f"has sold {host.used.disk_gib} GiB of disk, and its pool has {facts.disk_gib}.",
         )
-    if facts.disk_free_gib <= facts.disk_gib * LITTLE_DISK:
+    if not facts.room.has_free(settings.VPS_POOL_RESERVE):
         yield Finding(
             Code.HOST_DISK_NEARLY_FULL,
             name,
-            f"has {facts.disk_free_gib} of {facts.disk_gib} GiB free in its pool.",
+            f"takes no new servers: in its pool {facts.room}.",
         )
 
 
@@ -92,7 +103,7 @@ def _machines(rows: Rows, host: HostRow, answer: HostAnswer) -> Iterator[Finding
             yield Finding(
                 Code.MACHINE_ORPHAN, name, f"is {machine.power.state} and of {whose}.", machine.uuid
             )
-        elif home != host.name:
+        elif not rows.may_be_on(server, host.name):
             yield Finding(
                 Code.MACHINE_ON_WRONG_HOST,
                 name,
@@ -103,10 +114,24 @@ def _machines(rows: Rows, host: HostRow, answer: HostAnswer) -> Iterator[Finding
 
 def _volumes(rows: Rows, host: HostRow, answer: HostAnswer) -> Iterator[Finding]:
     for volume in answer.volumes:
+        if not volume.is_ours:
+            yield Finding(
+                Code.VOLUME_FOREIGN,
+                f"volume {volume.name} on {host.name}",
+                "is not ours and stands beside our files; it is left alone.",
+            )
+            continue
         if volume.machine is None:
+            image = image_named(volume.name)
+            if image and image.sha256 not in rows.known_images:
+                yield Finding(
+                    Code.IMAGE_UNKNOWN,
+                    f"volume {volume.name} on {host.name}",
+                    "is an image of which we have no row; it is left alone.",
+                )
             continue
         server = rows.servers.get(volume.machine)
-        if server is None or rows.host_of(server) != host.name:
+        if server is None or not rows.may_be_on(server, host.name):
             yield Finding(
                 Code.VOLUME_ORPHAN,
                 f"volume {volume.name} on {host.name}",
@@ -128,18 +153,29 @@ def _servers(rows: Rows, host: HostRow, answer: HostAnswer) -> Iterator[Finding]
 def _server(
     rows: Rows, server: ServerRow, machine: Machine | None, volumes: set[str]
 ) -> Iterator[tuple[Code, str]]:
-    if disk_volume(server.uuid) not in volumes:
-        yield (
-            Code.SERVER_DISK_MISSING,
-            f"is {server.status}, and there is no disk {disk_volume(server.uuid)}.",
-        )
+    disk = disk_volume(server.uuid, server.disk_number)
+    if disk not in volumes:
+        yield Code.SERVER_DISK_MISSING, f"is {server.status}, and there is no disk {disk}."
+    if spare := sorted(
+        name for name in volumes - {disk} if is_disk(name) and name.startswith(str(server.uuid))
+    ):
+        yield Code.SERVER_SPARE_DISK, f"has the disk {disk}, and beside it there is {', '.join(spare)}."
+    if image_volume(Image(sha256=server.base_image)) not in volumes:
+        yield Code.SERVER_IMAGE_MISSING, f"has a disk based on image {server.base_image}, which is gone."
     if seed_volume(server.uuid) not in volumes:
         yield Code.SERVER_SEED_MISSING, f"has no seed {seed_volume(server.uuid)}."
     if machine is None:
         yield Code.SERVER_MACHINE_MISSING, f"is {server.status}, and its host does not know it."
         return
     yield from _power(server, machine)
-    yield from _definition(rows.placements[server.placement or 0], machine)
+    if machine.changes:
+        yield Code.SERVER_CHANGED, f"was changed on its host: its machine {'; '.join(machine.changes)}."
+    if not machine.is_readable:
+        yield Code.SERVER_UNREADABLE, "has a machine whose definition cannot be read."
+        return
+    yield from _size(rows.placements[server.home or 0], machine)
+    if server.port is not None:
+        yield from _card(rows.ports[server.port], machine)
 
 
 def _power(server: ServerRow, machine: Machine) -> Iterator[tuple[Code, str]]:
@@ -152,7 +188,7 @@ def _power(server: ServerRow, machine: Machine) -> Iterator[tuple[Code, str]]:
         yield Code.SERVER_POWER, f"is {server.status}, and its machine is {power}."
 
 
-def _definition(placement: PlacementRow, machine: Machine) -> Iterator[tuple[Code, str]]:
+def _size(placement: PlacementRow, machine: Machine) -> Iterator[tuple[Code, str]]:
     size = placement.size
     if machine.vcpus != size.vcpus:
         yield Code.SERVER_VCPUS, f"holds {size.vcpus} vCPUs, and its machine has {machine.vcpus}."
@@ -161,12 +197,17 @@ def _definition(placement: PlacementRow, machine: Machine) -> Iterator[tuple[Cod
             Code.SERVER_MEMORY,
             f"holds {size.memory_mib} MiB of memory, and its machine has {machine.memory_mib}.",
         )
+
+
+def _card(port: PortRow, machine: Machine) -> Iterator[tuple[Code, str]]:
     macs = [card.mac for card in machine.cards]
-    if macs != [placement.mac]:
-        yield Code.SERVER_MAC, f"should have the MAC {placement.mac}, and has {', '.join(macs) or 'none'}."
+    if macs != [port.mac]:
+        yield Code.SERVER_MAC, f"should have the MAC {port.mac}, and has {', '.join(macs) or 'none'}."
     if not all(card.is_filtered for card in machine.cards):
         yield Code.SERVER_UNFILTERED, "has a network card without our filter."
-    wanted = {ip_address(row.address) for row in placement.addresses}
+    if not all(card.is_on_network for card in machine.cards):
+        yield Code.SERVER_OFF_NETWORK, "runs, and its network card hangs on no network."
+    wanted = {ip_address(row.address) for row in port.addresses}
     passing = {address for card in machine.cards for address in card.addresses}
     if wanted != passing:
         yield (
@@ -176,7 +217,7 @@ def _definition(placement: PlacementRow, machine: Machine) -> Iterator[tuple[Cod
 
 
 def _doubles(rows: Rows, answers: Answers) -> Iterator[Finding]:
-    """What two machines of one location have in common and must not; foreign ones among themselves may."""
+    """MACs and addresses that two machines of a location share.  Two foreign machines may."""
     by_mac: dict[tuple[str, str], list[tuple[str, Machine]]] = defaultdict(list)
     by_address: dict[tuple[str, str], list[tuple[str, Machine]]] = defaultdict(list)
     for name, answer in answers.items():

@@ -1,11 +1,13 @@
-"""Rows against rows: what holds whatever the hosts do."""
+"""Compares rows with rows: invariants that hold whatever the hosts do."""
 
 from collections import Counter
 from collections.abc import Callable, Iterator
 from datetime import datetime, timedelta
+from ipaddress import ip_address, ip_network
 
+from core.findings import Finding
 from inventory.models import Hypervisor
-from provisioning.verify.findings import Code, Finding
+from provisioning.verify.findings import Code
 from provisioning.verify.snapshot import HostRow, OperationRow, Rows, ServerRow, Size
 from servers.selectors import MOST_STARTS
 from servers.states import RULES, OperationKind, OperationStatus, ServerStatus
@@ -62,8 +64,8 @@ def _samples(rows: Rows) -> Iterator[Finding]:
         rows.host_of(server)
         for server in rows.servers.values()
         if server.status == ServerStatus.ACTIVE
-        and server.is_watched
-        and server.settled_at < since
+        and server.is_reconciled
+        and server.written_at < since
         and (server.sampled_at is None or server.sampled_at < since)
     )
     for host, count in stale.items():
@@ -87,7 +89,7 @@ def _servers(rows: Rows) -> Iterator[Finding]:
             yield Finding(
                 Code.SERVER_STUCK, name, f"is {server.status}, and no operation is open that would end it."
             )
-        if server.placement is None:
+        if server.home is None:
             if server.status not in HOLDS_NOTHING and not _is_being_deleted(server):
                 yield Finding(Code.SERVER_UNPLACED, name, f"is {server.status} and has no placement.")
         else:
@@ -101,7 +103,7 @@ def _is_being_deleted(server: ServerRow) -> bool:
 
 
 def _placed(rows: Rows, server: ServerRow, name: str) -> Iterator[Finding]:
-    placement = rows.placements[server.placement or 0]
+    placement = rows.placements[server.home or 0]
     host = rows.hosts[placement.host]
     if server.location != host.location:
         yield Finding(
@@ -123,13 +125,25 @@ def _placed(rows: Rows, server: ServerRow, name: str) -> Iterator[Finding]:
         yield Finding(
             Code.SERVER_SIZE, name, f"has a plan of {server.plan} and holds {placement.size} on {host.name}."
         )
-    ours = {address.address for address in placement.addresses}
-    foreign = sorted(set(server.reported) - ours)
+    if server.port is None:
+        yield Finding(Code.SERVER_WITHOUT_PORT, name, f"is on {host.name} and has no network card.")
+        return
+    port = rows.ports[server.port]
+    for address in port.addresses:
+        if address.location != host.location:
+            yield Finding(
+                Code.ADDRESS_LOCATION,
+                f"address {address.address}",
+                f"belongs to {address.location} and is given to server {server.id} in {host.location}.",
+            )
+    ours = {address.address for address in port.addresses}
+    networks = [ip_network(pool.network) for pool in rows.pools]
+    foreign = [told for told in server.reported if any(ip_address(told) in network for network in networks)]
     if server.status == ServerStatus.ACTIVE and server.is_idle and foreign:
         yield Finding(
             Code.SERVER_REPORTED_ADDRESS,
             name,
-            f"shows {', '.join(foreign)}; its own are {', '.join(sorted(ours)) or 'none'}.",
+            f"shows {', '.join(sorted(foreign))}; its own are {', '.join(sorted(ours)) or 'none'}.",
         )
 
 
@@ -167,23 +181,29 @@ def _operation(now: datetime, server: ServerRow, operation: OperationRow) -> Ite
 
 
 def _placements(rows: Rows) -> Iterator[Finding]:
-    taken = {server.placement for server in rows.servers.values()}
+    taken = {claim for server in rows.servers.values() for claim in (server.home, server.incoming)}
     for placement in rows.placements.values():
-        name = f"placement {placement.id}"
         if placement.id not in taken:
             yield Finding(
-                Code.PLACEMENT_UNUSED, name, f"holds {placement.size} on {placement.host} for no server."
+                Code.PLACEMENT_UNUSED,
+                f"placement {placement.id}",
+                f"holds {placement.size} on {placement.host} for no server.",
             )
-        if not placement.addresses:
-            yield Finding(Code.PLACEMENT_WITHOUT_ADDRESS, name, f"is on {placement.host} and has no address.")
-        here = rows.hosts[placement.host].location
-        for address in placement.addresses:
-            if address.location != here:
-                yield Finding(
-                    Code.ADDRESS_LOCATION,
-                    f"address {address.address}",
-                    f"belongs to {address.location} and is given to placement {placement.id} in {here}.",
-                )
+
+
+def _ports(rows: Rows) -> Iterator[Finding]:
+    taken = {
+        server.port
+        for server in rows.servers.values()
+        if server.home is not None or server.status not in HOLDS_NOTHING
+    }
+    for port in rows.ports.values():
+        name = f"port {port.mac}"
+        if port.id not in taken:
+            held = ", ".join(address.address for address in port.addresses) or "no address"
+            yield Finding(Code.PORT_UNUSED, name, f"holds {held} for no server.")
+        if not port.addresses:
+            yield Finding(Code.PORT_WITHOUT_ADDRESS, name, "has no address.")
 
 
 def _offers(rows: Rows) -> Iterator[Finding]:
@@ -207,4 +227,11 @@ def _minute(moment: datetime) -> str:
     return moment.strftime("%Y-%m-%d %H:%M")
 
 
-CHECKS: tuple[Callable[[Rows], Iterator[Finding]], ...] = (_hosts, _samples, _servers, _placements, _offers)
+CHECKS: tuple[Callable[[Rows], Iterator[Finding]], ...] = (
+    _hosts,
+    _samples,
+    _servers,
+    _placements,
+    _ports,
+    _offers,
+)

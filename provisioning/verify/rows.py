@@ -1,17 +1,19 @@
-"""Reads all rows as they were at one moment: where they disagree, something is wrong."""
+"""Reads all rows in one snapshot, so that a difference between them is a fault."""
 
 from collections import defaultdict
 from collections.abc import Collection
 from typing import Any
 from uuid import UUID
 
-from django.conf import settings
 from django.db import connection, transaction
-from django.db.models import Count, Q, QuerySet
-from django.utils import timezone
+from django.db.models import QuerySet
 
-from inventory.models import Hypervisor, IpAddress, IpPool, Placement
+from core import clock
+from images.models import Image
+from inventory.models import Hypervisor, IpAddress, IpPool, Placement, Port
+from inventory.pools import counted, counts_of
 from plans.selectors import versions_on_offer
+from provisioning.images import file_of
 from provisioning.verify.snapshot import (
     AddressRow,
     HostRow,
@@ -19,6 +21,7 @@ from provisioning.verify.snapshot import (
     OperationRow,
     PlacementRow,
     PoolRow,
+    PortRow,
     Rows,
     ServerRow,
     Size,
@@ -32,12 +35,14 @@ def read_rows() -> Rows:
     with transaction.atomic():
         _see_one_moment()
         return Rows(
-            at=timezone.now(),
+            at=clock.now(),
             hosts={row.name: _host(row) for row in Hypervisor.objects.select_related("location")},
             placements={row.id: row for row in _placements()},
+            ports={row.id: row for row in _ports()},
             servers={row.uuid: row for row in _servers(Server.objects.all())},
-            pools=tuple(_pool(row) for row in _counted_pools()),
+            pools=tuple(_pools()),
             images=tuple(_images()),
+            known_images=frozenset(Image.objects.values_list("sha256", flat=True)),
         )
 
 
@@ -70,28 +75,26 @@ def _size(row: Any) -> Size:
 
 
 def _placements() -> list[PlacementRow]:
-    addresses: dict[int | None, list[AddressRow]] = defaultdict(list)
-    given = IpAddress.objects.exclude(placement=None).order_by("pk")
-    for placement, address, location in given.values_list("placement", "address", "pool__location__code"):
-        addresses[placement].append(AddressRow(address=address, location=location))
     return [
-        PlacementRow(
-            id=row.pk,
-            host=row.hypervisor.name,
-            size=_size(row),
-            mac=row.mac,
-            addresses=tuple(addresses[row.pk]),
-        )
+        PlacementRow(id=row.pk, host=row.hypervisor.name, size=_size(row))
         for row in Placement.objects.select_related("hypervisor")
     ]
 
 
+def _ports() -> list[PortRow]:
+    addresses: dict[int | None, list[AddressRow]] = defaultdict(list)
+    given = IpAddress.objects.exclude(port=None).order_by("pk")
+    for port, address, location in given.values_list("port", "address", "pool__location__code"):
+        addresses[port].append(AddressRow(address=address, location=location))
+    return [PortRow(id=row.pk, mac=row.mac, addresses=tuple(addresses[row.pk])) for row in Port.objects.all()]
+
+
 def _servers(servers: QuerySet[Server]) -> list[ServerRow]:
-    held = servers.exclude(status=ServerStatus.DELETED, placement=None)
+    held = servers.exclude(status=ServerStatus.DELETED, home=None)
     of_them = Operation.objects.filter(status__in=OPEN_OPERATION, server__in=held)
     operations = {row.server_id: _operation(row) for row in of_them}
     dying = set(servers_that_keep_dying().values_list("pk", flat=True))
-    rows = held.select_related("plan", "location", "usage").order_by("pk")
+    rows = held.select_related("plan", "location", "usage", "base_image").order_by("pk")
     return [_server(row, operations.get(row.pk), row.pk in dying) for row in rows]
 
 
@@ -103,10 +106,14 @@ def _server(row: Server, operation: OperationRow | None, keeps_dying: bool) -> S
         status=ServerStatus(row.status),
         location=row.location.code,
         plan=_size(row.plan),
-        placement=row.placement_id,
+        base_image=row.base_image.sha256,
+        disk_number=row.disk_number,
+        home=row.home_id,
+        incoming=row.incoming_id,
+        port=row.port_id,
         operation=operation,
-        reported=tuple(address for address in (row.ip_address, row.ipv6_address) if address),
-        settled_at=row.settled_at,
+        reported=tuple(row.guest_addresses),
+        written_at=row.written_at,
         sampled_at=usage and usage.sampled_at,
         keeps_dying=keeps_dying,
     )
@@ -124,24 +131,13 @@ def _operation(row: Operation) -> OperationRow:
     )
 
 
-def _counted_pools() -> QuerySet[IpPool]:
-    for_servers = Q(addresses__is_reserved=False)
-    return IpPool.objects.filter(is_active=True).annotate(
-        total=Count("addresses", filter=for_servers),
-        free=Count("addresses", filter=for_servers & Q(addresses__placement=None)),
-    )
-
-
-def _pool(row: Any) -> PoolRow:
-    return PoolRow(network=row.network, addresses=row.total, free=row.free)
+def _pools() -> list[PoolRow]:
+    pools = [(pool.network, counts_of(pool)) for pool in counted(IpPool.objects.filter(is_active=True))]
+    return [PoolRow(network=network, addresses=count.usable, free=count.free) for network, count in pools]
 
 
 def _images() -> list[ImageRow]:
     return [
-        ImageRow(os=row.name, sha256=row.image_sha256, is_there=_is_there(row.image_sha256))
-        for row in versions_on_offer()
+        ImageRow(os=name, sha256=sha256, is_there=file_of(sha256).is_file())
+        for name, sha256 in versions_on_offer().values_list("name", "image__sha256")
     ]
-
-
-def _is_there(sha256: str) -> bool:
-    return (settings.VPS_IMAGE_DIR / f"{sha256}.qcow2").is_file()

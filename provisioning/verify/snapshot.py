@@ -1,4 +1,4 @@
-"""What the rows say, and what the hosts say: values, so that the checks can be asked from tables."""
+"""The rows and the hosts' answers as values, so that the checks can be tested from tables."""
 
 from collections.abc import Mapping
 from dataclasses import dataclass
@@ -6,7 +6,7 @@ from datetime import datetime
 from uuid import UUID
 
 from inventory.models import Hypervisor
-from provisioning.hypervisors.base import HostFacts, HypervisorError, Machine, Volume
+from provisioning.drivers.base import HostFacts, HypervisorError, Machine, Volume
 from servers.states import AT_REST, OperationKind, OperationStatus, PowerState, ServerStatus
 
 
@@ -42,6 +42,11 @@ class PlacementRow:
     id: int
     host: str
     size: Size
+
+
+@dataclass(frozen=True, kw_only=True)
+class PortRow:
+    id: int
     mac: str
     addresses: tuple[AddressRow, ...]
 
@@ -68,11 +73,15 @@ class ServerRow:
     status: ServerStatus
     location: str
     plan: Size
-    placement: int | None
+    base_image: str  # its SHA-256
+    disk_number: int
+    home: int | None
+    port: int | None
     operation: OperationRow | None
-    reported: tuple[str, ...]  # the addresses that its guest told
-    settled_at: datetime
+    reported: tuple[str, ...]  # what its guest showed besides its addresses
+    written_at: datetime
     sampled_at: datetime | None
+    incoming: int | None = None
     keeps_dying: bool = False
 
     @property
@@ -80,8 +89,8 @@ class ServerRow:
         return self.operation is None and self.status in AT_REST
 
     @property
-    def is_watched(self) -> bool:
-        return self.is_idle and self.placement is not None
+    def is_reconciled(self) -> bool:
+        return self.is_idle and self.home is not None
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -107,12 +116,19 @@ class Rows:
     at: datetime
     hosts: Mapping[str, HostRow]
     placements: Mapping[int, PlacementRow]
+    ports: Mapping[int, PortRow]
     servers: Mapping[UUID, ServerRow]
     pools: tuple[PoolRow, ...] = ()
     images: tuple[ImageRow, ...] = ()
+    known_images: frozenset[str] = frozenset()
 
     def host_of(self, server: ServerRow) -> str | None:
-        return None if server.placement is None else self.placements[server.placement].host
+        return None if server.home is None else self.placements[server.home].host
+
+    def may_be_on(self, server: ServerRow, host: str) -> bool:
+        """Whether the server is on this host, or moves to it."""
+        claims = (server.home, server.incoming)
+        return any(claim is not None and self.placements[claim].host == host for claim in claims)
 
     def servers_on(self, host: str) -> list[ServerRow]:
         return [server for server in self.servers.values() if self.host_of(server) == host]

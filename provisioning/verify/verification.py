@@ -4,23 +4,26 @@ The rows are read, then the hosts are asked, each once; what they disagree about
 of that server are still the same afterwards.
 """
 
+import logging
 from collections.abc import Iterable
 from concurrent.futures import ThreadPoolExecutor
 
+from core.findings import Finding
 from inventory.models import Hypervisor
-from provisioning import hosts
-from provisioning.hypervisors.base import HypervisorError
-from provisioning.verify.findings import Finding
+from provisioning import hypervisors
+from provisioning.drivers.base import HypervisorError
 from provisioning.verify.host_checks import check_hosts
 from provisioning.verify.row_checks import check_rows
 from provisioning.verify.rows import read_again, read_rows
 from provisioning.verify.snapshot import HostAnswer, Rows, ServerRow
 
+log = logging.getLogger(__name__)
+
 AT_ONCE = 16
 
 
 def verify() -> list[Finding]:
-    """All that is wrong now, sorted by code.  Disabled hosts are not asked."""
+    """All findings, sorted by code.  Disabled hosts are not asked."""
     rows = read_rows()
     asked = list(Hypervisor.objects.exclude(status=Hypervisor.Status.DISABLED).filter(name__in=rows.hosts))
     with ThreadPoolExecutor(AT_ONCE) as threads:
@@ -30,13 +33,18 @@ def verify() -> list[Finding]:
 
 
 def _ask(host: Hypervisor) -> HostAnswer | HypervisorError:
+    """Ask one host.  Whatever way it fails, the other hosts are still compared."""
     try:
-        driver = hosts.driver(host)  # whatever the circuit breaker says: nothing is written here
+        # Whatever the circuit breaker says: nothing is written here.
+        driver = hypervisors.bare_driver_for(host)
         return HostAnswer(
             facts=driver.facts(), machines=tuple(driver.machines()), volumes=tuple(driver.volumes())
         )
     except HypervisorError as error:
         return error
+    except Exception as error:
+        log.exception("a bug of ours in asking %s", host)
+        return HypervisorError(f"a bug of ours: {error!r}")
 
 
 def _confirmed(rows: Rows, findings: Iterable[Finding]) -> list[Finding]:
@@ -52,4 +60,4 @@ def _stamp(server: ServerRow | None) -> object:
     """Changes with whatever the lifecycle writes, and stays when only time passes."""
     if server is None:
         return None
-    return server.status, server.settled_at, server.placement, server.operation and server.operation.id
+    return server.status, server.written_at, server.home, server.operation and server.operation.id

@@ -11,8 +11,17 @@ from drf_spectacular.utils import (
 )
 from rest_framework import serializers
 
-from accounts.models import CreditEntry
+from billing.models import Payment
+from servers.prices import BACKUPS, USAGE
 
+KINDS = [
+    Payment.Kind.SIGNUP,
+    Payment.Kind.TOP_UP,
+    USAGE,
+    BACKUPS,
+    Payment.Kind.REFUND,
+    Payment.Kind.CORRECTION,
+]
 BALANCE = {
     "balance": 98.5,
     "spend_per_hour": 0.028,
@@ -23,14 +32,15 @@ BALANCE = {
 TRANSACTION = {
     "id": 1017,
     "kind": "usage",
-    "amount": -0.014,
-    "reason": "web-server-01: an hour",
+    "amount": -0.14,
+    "reason": "web-server-01: usage",
     "reference": "",
     "server_id": 12345,
     "hour": "2025-01-10T14:31:07Z",
     "created_at": "2025-01-10T14:32:00Z",
+    "hours": 10,
 }
-USAGE = {
+A_SERVERS_COST = {
     "server_id": 12345,
     "price_hourly": 0.014,
     "price_monthly": 10.0,
@@ -57,17 +67,23 @@ class BalanceAnswer(serializers.Serializer[Any]):
 
 
 @extend_schema_serializer(
-    component_name="Transaction", examples=[OpenApiExample("An hour of a server", TRANSACTION)]
+    component_name="Transaction", examples=[OpenApiExample("The hours of a server on one day", TRANSACTION)]
 )
 class TransactionAnswer(serializers.Serializer[Any]):
     id = serializers.IntegerField()
-    kind = serializers.ChoiceField(choices=[kind.value for kind in CreditEntry.Kind])
+    kind = serializers.ChoiceField(choices=[str(kind) for kind in KINDS])
     amount = serializers.FloatField(help_text="Positive adds credits.")
     reason = serializers.CharField(allow_blank=True)
     reference = serializers.CharField(allow_blank=True)
     server_id = serializers.IntegerField(allow_null=True)
-    hour = serializers.DateTimeField(allow_null=True, help_text="When the hour began that was charged.")
+    hour = serializers.DateTimeField(
+        allow_null=True, help_text="Of usage: when the first of its hours began."
+    )
     created_at = serializers.DateTimeField()
+    hours = serializers.IntegerField(
+        allow_null=True,
+        help_text="Of usage: so many hours of the day (UTC) were charged. The line grows until the day ends.",
+    )
 
 
 class MonthOfUsage(serializers.Serializer[Any]):
@@ -78,7 +94,9 @@ class MonthOfUsage(serializers.Serializer[Any]):
     total = serializers.FloatField()
 
 
-@extend_schema_serializer(component_name="Usage", examples=[OpenApiExample("A server's cost", USAGE)])
+@extend_schema_serializer(
+    component_name="Usage", examples=[OpenApiExample("A server's cost", A_SERVERS_COST)]
+)
 class UsageAnswer(serializers.Serializer[Any]):
     server_id = serializers.IntegerField()
     price_hourly = serializers.FloatField(help_text="What it was sold at.")

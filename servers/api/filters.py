@@ -1,8 +1,10 @@
-"""``?status=`` and ``?location=`` of a list.  An unknown word is a 400 with the field named."""
+"""``?status=`` and ``?location=`` of a list.  An unknown word is a 400 that lists the words there are."""
 
 from typing import Any
 
 import django_filters
+from django.core.exceptions import ValidationError
+from django_filters.fields import ChoiceField
 from django_filters.rest_framework import DjangoFilterBackend
 from django_filters.utils import translate_validation
 from rest_framework.request import Request
@@ -13,13 +15,26 @@ from servers.rows import ServerRows
 from servers.states import PUBLIC_STATUSES
 
 
+class _OneOf(ChoiceField):  # type: ignore[misc]
+    def validate(self, value: Any) -> None:
+        if value and not self.valid_value(value):
+            words = ", ".join(word for word, _ in self.choices if word)
+            raise ValidationError(f"Should be one of: {words or 'nothing, for there is none'}.")
+
+
+class OneOf(django_filters.ChoiceFilter):  # type: ignore[misc]
+    """Takes one of a few words; the refusal of another word lists them."""
+
+    field_class = _OneOf
+
+
 def _location_codes() -> list[tuple[str, str]]:
     return [(code, code) for code in Location.objects.values_list("code", flat=True)]
 
 
 class ServerFilter(django_filters.FilterSet):  # type: ignore[misc]
-    status = django_filters.ChoiceFilter(choices=[(word.value, word.value) for word in PUBLIC_STATUSES])
-    location = django_filters.ChoiceFilter(field_name="location__code", choices=_location_codes)
+    status = OneOf(choices=[(word.value, word.value) for word in PUBLIC_STATUSES])
+    location = OneOf(field_name="location__code", choices=_location_codes)
 
     class Meta:
         model = Server

@@ -1,4 +1,4 @@
-"""What a customer may see of operations: receipts, with how far they got and why they failed."""
+"""The operations of a customer: their progress, and why they failed."""
 
 import time
 from typing import Any
@@ -9,24 +9,32 @@ from rest_framework.request import Request
 from rest_framework.response import Response
 from rest_framework.viewsets import GenericViewSet
 
-from accounts.authentication import account_of
+from accounts.access.authentication import account_of
+from core.api.references import named_by
+from core.api.views import StrictView
+from core.api.waiting import Seats
+from core.errors import NotFound
+from servers.api import answers
 from servers.api.schema import of_operations
 from servers.models import Operation
 from servers.selectors import operations_of
 from servers.states import OPEN_OPERATION
-from vpsorg.api.references import named_by
-from vpsorg.api.times import utc
-from vpsorg.errors import NotFound
 
 LONGEST_WAIT_S = 30
 LOOK_EVERY_S = 0.25
+# Half of an API process's threads at most wait; a request that finds no seat is answered at once.
+SEATS = Seats(total=4, per_holder=2)
 
 
 @of_operations
-class OperationViewSet(GenericViewSet[Operation]):
-    """One operation.  ``?wait=30`` holds the answer until it has ended, so many seconds at most."""
+class OperationViewSet(StrictView, GenericViewSet[Operation]):
+    """One operation.  ``?wait=30`` holds the answer until the operation has ended, for 30 seconds at most.
+
+    When too many wait already, the answer comes at once, and its Retry-After says when to ask again.
+    """
 
     resource = "servers"
+    query_parameters = {"retrieve": frozenset({"wait"})}
     filter_backends: list[Any] = []
     lookup_url_kwarg = "operation_id"
     lookup_value_regex = "[^/]+"
@@ -43,30 +51,20 @@ class OperationViewSet(GenericViewSet[Operation]):
 
     def retrieve(self, request: Request, operation_id: str) -> Response:
         operation = self.get_object()
-        give_up_at = time.monotonic() + _seconds(request)
-        while operation.status in OPEN_OPERATION and time.monotonic() < give_up_at:
-            time.sleep(LOOK_EVERY_S)
-            operation.refresh_from_db()
+        seconds = _seconds(request)
+        if seconds and operation.status in OPEN_OPERATION:
+            with SEATS.taken(account_of(request).pk) as is_seated:
+                if is_seated:
+                    _wait(operation, seconds)
         headers = {"Retry-After": "2"} if operation.status in OPEN_OPERATION else {}
-        return Response(representation(operation), headers=headers)
+        return Response(answers.operation(operation), headers=headers)
 
 
-def representation(operation: Operation) -> dict[str, Any]:
-    error = {"code": operation.error_code, "message": operation.message} if operation.error_code else None
-    return {
-        "id": operation.pk,
-        "uuid": str(operation.uuid),
-        "server_id": operation.server_id,
-        "kind": operation.kind,
-        "status": operation.status,
-        "step": operation.step,
-        "progress": operation.progress,
-        "message": "" if error else operation.message,
-        "error": error,
-        "created_at": utc(operation.created_at),
-        "started_at": operation.started_at and utc(operation.started_at),
-        "finished_at": operation.finished_at and utc(operation.finished_at),
-    }
+def _wait(operation: Operation, seconds: int) -> None:
+    give_up_at = time.monotonic() + seconds
+    while operation.status in OPEN_OPERATION and time.monotonic() < give_up_at:
+        time.sleep(LOOK_EVERY_S)
+        operation.refresh_from_db()
 
 
 def _seconds(request: Request) -> int:

@@ -1,4 +1,4 @@
-"""What comes in: shapes and references, checked before anything is asked of a service.
+"""Validates requests: shapes and references, before a service is called.
 
 A create is understood in two dialects: the documentation's (``name, plan_id,
 os_id, location, ssh_key_id``) and the provider's own clients' (``hostname,
@@ -12,13 +12,21 @@ from django.db.models import Q
 from rest_framework import serializers
 
 from accounts.models import SshKey
+from core.api.fields import (
+    RowReference,
+    RowReferences,
+    StrictBoolean,
+    StrictSerializer,
+    StrictString,
+    Word,
+)
+from core.api.references import MAX_ID
+from inventory.offers import locations_on_offer
 from plans.models import Location, OsVersion, Plan
 from plans.selectors import versions_on_offer
-from vpsorg.api.fields import RowReference, StrictBoolean, StrictString
-from vpsorg.api.references import MAX_ID
 
 LABEL = r"[A-Za-z0-9](?:[A-Za-z0-9-]{0,61}[A-Za-z0-9])?"
-HOSTNAME = rf"{LABEL}(?:\.{LABEL})*"
+HOSTNAME = rf"(?!(?:.*\.)?(?:[0-9]+|[Ll][Oo][Cc][Aa][Ll][Hh][Oo][Ss][Tt])$){LABEL}(?:\.{LABEL})*"
 FIXED_AT_CREATION = ("plan_id", "os_id", "location")
 ALIASES = {"plan_id": "plan", "os_id": "os_version"}
 MAX_SSH_KEYS = 20
@@ -45,20 +53,33 @@ class ServerName(PatternString):
 
 
 class Hostname(PatternString):
+    """A domain name of RFC 1123: its last label is not a number, so no IPv4 address passes for a name."""
+
     def __init__(self, **kwargs: Any) -> None:
-        sentence = "Should be a domain name such as web01.example.com."
+        sentence = "Should be a domain name such as web01.example.com, not an address and not localhost."
         super().__init__(HOSTNAME, sentence, max_length=253, **kwargs)
+
+
+def _id_and_name(row: Plan | OsVersion) -> str:
+    return f"{row.pk} ({row.name})"
 
 
 class PlanReference(RowReference):
     def __init__(self, **kwargs: Any) -> None:
         on_sale = Plan.objects.filter(is_active=True)
-        super().__init__(lambda context: on_sale.all(), "There is no such plan on sale.", **kwargs)
+        super().__init__(
+            lambda context: on_sale.all(), "There is no such plan on sale.", show=_id_and_name, **kwargs
+        )
 
 
 class OsReference(RowReference):
     def __init__(self, **kwargs: Any) -> None:
-        super().__init__(lambda context: versions_on_offer(), "This system is not on offer.", **kwargs)
+        super().__init__(
+            lambda context: versions_on_offer().select_related("image"),
+            "This system is not on offer.",
+            show=_id_and_name,
+            **kwargs,
+        )
 
 
 class SshKeyReference(RowReference):
@@ -82,7 +103,8 @@ class LocationReference(serializers.Field[Location, Any, Any, Any]):
             raise serializers.ValidationError("Should be a location's code, such as us-west.")
         found = Location.objects.filter(named, is_active=True).first()
         if found is None:
-            raise serializers.ValidationError("There is no such location.")
+            codes = ", ".join(locations_on_offer().values_list("code", flat=True)[:20])
+            raise serializers.ValidationError(f"There is no such location. There are: {codes or 'none'}.")
         return found
 
     def to_representation(self, value: Location) -> str:
@@ -99,7 +121,7 @@ class CreateServer(serializers.Serializer[Any]):
     backups_enabled = StrictBoolean(required=False, default=False)
     plan = PlanReference(required=False)
     os_version = OsReference(required=False)
-    ssh_keys = serializers.ListField(child=SshKeyReference(), required=False, max_length=MAX_SSH_KEYS)
+    ssh_keys = RowReferences(child=SshKeyReference(), required=False, max_length=MAX_SSH_KEYS)
 
     def get_fields(self) -> dict[str, serializers.Field[Any, Any, Any, Any]]:
         fields = super().get_fields()
@@ -117,11 +139,15 @@ class CreateServer(serializers.Serializer[Any]):
 
     def validate(self, attrs: dict[str, Any]) -> dict[str, Any]:
         """The arguments of ``create_server``, whichever dialect was spoken."""
+        _require_agreement(attrs, "plan_id", "plan")
+        _require_agreement(attrs, "os_id", "os_version")
         plan: Plan = attrs["plan_id"] if "plan_id" in attrs else attrs["plan"]
         version: OsVersion = attrs["os_id"] if "os_id" in attrs else attrs["os_version"]
-        require_disk(plan, version, field="plan_id" if "plan_id" in attrs else "plan")
+        require_disk(plan.disk_gib, version, field="plan_id" if "plan_id" in attrs else "plan")
         hostname: str = attrs.get("hostname", "")
-        keys = [attrs["ssh_key_id"]] if attrs["ssh_key_id"] else attrs.get("ssh_keys", [])
+        one, several = attrs["ssh_key_id"], attrs.get("ssh_keys", [])
+        if one and several not in ([], [one]):
+            _refuse_contradiction("ssh_key_id", "ssh_keys")
         return {
             # The clients send no name: the first label of the hostname is it.
             "name": attrs.get("name") or hostname.partition(".")[0],
@@ -129,46 +155,61 @@ class CreateServer(serializers.Serializer[Any]):
             "os_version": version,
             "location": attrs["location"],
             "hostname": hostname,
-            "ssh_keys": list(dict.fromkeys(keys)),
+            "ssh_keys": [one] if one else several,
             "backups_enabled": attrs["backups_enabled"],
         }
 
 
-class UpdateServer(serializers.Serializer[Any]):
+class UpdateServer(StrictSerializer):
     name = ServerName()
     hostname = Hostname()
     backups_enabled = StrictBoolean()
 
-    def validate(self, attrs: dict[str, Any]) -> dict[str, Any]:
-        fixed = [field for field in FIXED_AT_CREATION if field in self.initial_data]
+    def to_internal_value(self, data: Any) -> Any:
+        fixed = [field for field in FIXED_AT_CREATION if field in data]
         if fixed:
-            raise serializers.ValidationError(dict.fromkeys(fixed, "This cannot be changed here."))
-        return attrs
+            raise serializers.ValidationError({key: ["This cannot be changed here."] for key in fixed})
+        return super().to_internal_value(data)
 
 
-class PowerAction(serializers.Serializer[Any]):
-    action = serializers.ChoiceField(choices=["start", "stop", "restart", "hard_stop"])
+class PowerAction(StrictSerializer):
+    action = Word(choices=["start", "stop", "restart", "hard_stop"])
 
 
-class ResizeServer(serializers.Serializer[Any]):
+class ResizeServer(StrictSerializer):
     plan = PlanReference(required=False)
     plan_id = PlanReference(required=False)
 
     def validate(self, attrs: dict[str, Any]) -> dict[str, Any]:
+        _require_agreement(attrs, "plan_id", "plan")
         plan = attrs.get("plan") or attrs.get("plan_id")
         if plan is None:
             raise serializers.ValidationError({"plan": "This field is required."})
         return {"plan": plan}
 
 
-class RebuildServer(serializers.Serializer[Any]):
+class RebuildServer(StrictSerializer):
     os_id = OsReference()
 
     def validate(self, attrs: dict[str, Any]) -> dict[str, Any]:
-        require_disk(self.context["plan"], attrs["os_id"], field="os_id")
+        home = self.context["server"].home  # none: its status does not allow a rebuild, which is said later
+        if home is not None:
+            require_disk(home.disk_gib, attrs["os_id"], field="os_id")
         return {"os_version": attrs["os_id"]}
 
 
-def require_disk(plan: Plan, version: OsVersion, *, field: str) -> None:
-    if plan.disk_gib < version.min_disk_gib:
-        raise serializers.ValidationError({field: f"{version} needs {version.min_disk_gib} GB of storage."})
+def require_disk(disk_gib: int, version: OsVersion, *, field: str) -> None:
+    minimum_gib = version.image_to_start_from.minimum_disk_gib
+    if disk_gib < minimum_gib:
+        raise serializers.ValidationError({field: f"{version} needs {minimum_gib} GB of storage."})
+
+
+def _require_agreement(attrs: dict[str, Any], ours: str, theirs: str) -> None:
+    """Both dialects may name the same row; two different rows contradict each other."""
+    if ours in attrs and theirs in attrs and attrs[ours] != attrs[theirs]:
+        _refuse_contradiction(ours, theirs)
+
+
+def _refuse_contradiction(ours: str, theirs: str) -> None:
+    sentence = f"Should be the same as {theirs}, or one of the two should be left out."
+    raise serializers.ValidationError({ours: sentence})

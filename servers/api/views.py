@@ -1,4 +1,4 @@
-"""The contract's nine endpoints, and what the provider's clients ask besides.
+"""The contract's nine endpoints, and those that the provider's clients need besides.
 
 A view fetches, calls a service and answers.
 """
@@ -15,16 +15,23 @@ from rest_framework.reverse import reverse
 from rest_framework.serializers import Serializer
 from rest_framework.viewsets import GenericViewSet
 
-from accounts.authentication import account_of, token_of
-from accounts.idempotency import IdempotentPosts
+from accounts.access.authentication import account_of
+from accounts.access.idempotency import IdempotentPosts, require_made
+from core.api.fields import NoFields, ignored_fields
 from servers import services
-from servers.api import billing, operations, representations
+from servers.api import answers, billing
 from servers.api.filters import RowFilters, ServerFilter
 from servers.api.schema import of_servers
-from servers.api.serializers import CreateServer, PowerAction, RebuildServer, ResizeServer, UpdateServer
+from servers.api.serializers import (
+    CreateServer,
+    PowerAction,
+    RebuildServer,
+    ResizeServer,
+    UpdateServer,
+)
 from servers.models import Operation, Server
 from servers.rows import one_row_of, rows_of
-from servers.selectors import one_server_of
+from servers.selectors import one_server_of, servers_of
 from servers.states import RULES, OperationKind
 
 POWER_ACTIONS = {
@@ -38,6 +45,18 @@ POWER_ACTIONS = {
 @of_servers
 class ServerViewSet(IdempotentPosts, GenericViewSet[Server]):
     resource = "servers"
+    query_parameters = {"list": frozenset({"status", "location"})}
+    list_actions = ("operations",)
+    needs_credits = (
+        "create",
+        "update",
+        "partial_update",
+        "start",
+        "reboot",
+        "power",
+        "resize",
+        "rebuild",
+    )
     filter_backends = [RowFilters]
     filterset_class = ServerFilter
     lookup_url_kwarg = "server_id"
@@ -52,24 +71,28 @@ class ServerViewSet(IdempotentPosts, GenericViewSet[Server]):
     def server(self) -> Server:
         return self.get_object()
 
+    def require_still_true(self, answer: dict[str, Any]) -> None:
+        if self.action == "create":
+            require_made(servers_of(account_of(self.request)), answer, "server")
+
     def list(self, request: Request) -> Response:
         rows: Any = rows_of(account_of(request))
         page: list[Any] = self.paginate_queryset(self.filter_queryset(rows)) or []
-        return self.get_paginated_response([representations.list_item(row) for row in page])
+        return self.get_paginated_response([answers.server(row) for row in page])
 
     def create(self, request: Request) -> Response:
         asked = CreateServer(data=request.data, context={"account": account_of(request)})
         asked.is_valid(raise_exception=True)
-        server = services.create_server(
-            account=account_of(request), requested_by=_who(request), **asked.validated_data
-        )
+        server = services.create_server(account=account_of(request), **asked.validated_data)
         headers = {"Location": reverse("server-detail", args=[server.pk]), "Retry-After": "2"}
-        return Response(representations.created(server), status=status.HTTP_201_CREATED, headers=headers)
+        headers |= ignored_fields(asked)
+        row, *_ = one_row_of(account_of(request), str(server.pk))
+        return Response(answers.created_server(row), status=status.HTTP_201_CREATED, headers=headers)
 
     def retrieve(self, request: Request, server_id: str) -> Response:
-        row, usage = one_row_of(account_of(request), server_id)
+        row, guest, usage = one_row_of(account_of(request), server_id)
         self.check_object_permissions(request, row)
-        return Response(representations.detail(row, usage))
+        return Response(answers.server_detail(row, guest, usage))
 
     def update(self, request: Request, server_id: str, partial: bool = False) -> Response:
         server = self.get_object()
@@ -82,20 +105,20 @@ class ServerViewSet(IdempotentPosts, GenericViewSet[Server]):
         return self.update(request, server_id, partial=True)
 
     def destroy(self, request: Request, server_id: str) -> Response:
-        services.delete_server(server=self.get_object(), requested_by=_who(request))
+        services.delete_server(server=self.get_object())
         return Response(status=status.HTTP_204_NO_CONTENT)
 
     @action(detail=True, methods=["post"])
     def start(self, request: Request, server_id: str) -> Response:
-        return self._order(services.start_server)
+        return self._order(services.start_server, **self._read(NoFields))
 
     @action(detail=True, methods=["post"])
     def stop(self, request: Request, server_id: str) -> Response:
-        return self._order(services.stop_server)
+        return self._order(services.stop_server, **self._read(NoFields))
 
     @action(detail=True, methods=["post"])
     def reboot(self, request: Request, server_id: str) -> Response:
-        return self._order(services.reboot_server)
+        return self._order(services.reboot_server, **self._read(NoFields))
 
     @action(detail=True, methods=["post"])
     def power(self, request: Request, server_id: str) -> Response:
@@ -115,27 +138,23 @@ class ServerViewSet(IdempotentPosts, GenericViewSet[Server]):
     def operations(self, request: Request, server_id: str) -> Response:
         history: Any = self.server.operations.order_by("-pk")
         page: list[Any] = self.paginate_queryset(history) or []
-        return self.get_paginated_response([operations.representation(operation) for operation in page])
+        return self.get_paginated_response([answers.operation(operation) for operation in page])
 
     @action(detail=True, methods=["get"], filterset_class=None)
     def usage(self, request: Request, server_id: str) -> Response:
         return Response(billing.usage_of(self.server))
 
     def _read(self, serializer: type[Serializer[Any]]) -> dict[str, Any]:
-        asked = serializer(data=self.request.data, context={"plan": self.server.plan})
+        asked = serializer(data=self.request.data, context={"server": self.server})
         asked.is_valid(raise_exception=True)
         return dict(asked.validated_data)
 
     def _order(self, service: Callable[..., Operation], **wanted: Any) -> Response:
-        """Ask for it and answer what the server does from now on, and where to look how it goes."""
-        operation = service(server=self.server, requested_by=_who(self.request), **wanted)
+        """Order it.  Answers the server's new status and where to follow the operation."""
+        operation = service(server=self.server, **wanted)
         shows = RULES[OperationKind(operation.kind)].shows
-        return Response(representations.action(self.server, shows), headers=_receipt(operation))
+        return Response(answers.action_response(self.server, shows), headers=_receipt(operation))
 
 
 def _receipt(operation: Operation) -> dict[str, str]:
     return {"Location": reverse("operation-detail", args=[operation.pk]), "Retry-After": "2"}
-
-
-def _who(request: Request) -> str:
-    return f"token {token_of(request).name}"

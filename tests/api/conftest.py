@@ -7,6 +7,8 @@ from typing import Any
 
 import pytest
 from celery.signals import after_task_publish
+from django.core.signals import request_finished, request_started
+from django.db import close_old_connections
 
 from servers.models import Server
 from tests.api.contract import SERVER
@@ -118,6 +120,16 @@ class Broker:
 
     def record(self, sender: str, body: Any, **about: Any) -> None:
         self.messages.append((sender, list(body[0])))
+
+
+@pytest.fixture
+def one_connection(db: None) -> Iterator[None]:
+    """The server may not close the connection that the test's transaction is in."""
+    for signal in (request_started, request_finished):
+        signal.disconnect(close_old_connections)
+    yield
+    for signal in (request_started, request_finished):
+        signal.connect(close_old_connections)
 
 
 @pytest.fixture

@@ -8,14 +8,14 @@ from typing import Any
 import pytest
 from django.utils import timezone
 
-from accounts import ledger
-from accounts.models import CreditEntry
+from billing import ledger
+from billing.metering import meter
+from billing.models import Meter, Payment
 from plans.models import Plan
 from servers import lifecycle
-from servers.metering import meter
 from servers.models import Operation, Server
 from servers.states import OPEN_OPERATION, OperationKind, ServerStatus
-from tests.api.contract import is_complaint
+from tests.api.contract import is_validation_error
 from tests.conftest import Customer
 from tests.factories import PlanFactory, ServerFactory
 
@@ -107,16 +107,19 @@ def test_transactions_are_the_ledgers_lines_newest_first(
 
     backups, usage, top_up = lines(alice)
 
-    assert list(top_up) == ["id", "kind", "amount", "reason", "reference", "server_id", "hour", "created_at"]
+    assert list(top_up) == [
+        "id", "kind", "amount", "reason", "reference", "server_id", "hour", "created_at", "hours",
+    ]  # fmt: skip
     assert [top_up[field] for field in ("kind", "amount", "reason", "reference")] == [
         "top_up", 50.0, "invoice 17", "p9",
     ]  # fmt: skip
-    assert (top_up["server_id"], top_up["hour"]) == (None, None)
+    assert (top_up["server_id"], top_up["hour"], top_up["hours"]) == (None, None, None)
     assert [(line["kind"], line["amount"], line["server_id"]) for line in (usage, backups)] == [
         ("usage", -0.014, server.pk),
         ("backups", -0.0028, server.pk),
     ]
-    assert usage["hour"] == f"{server.meter.began_at:%Y-%m-%dT%H:%M:%SZ}"
+    began_at = Meter.objects.get(subject_id=server.pk, component="usage").began_at
+    assert (usage["hour"], usage["hours"]) == (f"{began_at:%Y-%m-%dT%H:%M:%SZ}", 1)
     assert "staff eve" not in str(lines(alice)), "who of us did it is ours to know"
 
 
@@ -155,7 +158,7 @@ def test_transactions_are_filtered_by_days_and_paged(
         ("b", datetime(2026, 2, 28, 23, 59, 59, tzinfo=UTC)),
         ("c", datetime(2026, 3, 1, tzinfo=UTC)),
     ):
-        CreditEntry.objects.create(
+        Payment.objects.create(
             account=alice.account, kind="top_up", amount=1, reason=reason, made_by="a test", created_at=moment
         )
 
@@ -174,7 +177,7 @@ def test_strange_filters_are_refused_by_their_names(alice: Customer, field: str,
     answer = alice.get(f"{LINES}?{field}={query}")
 
     assert answer.status_code == 400
-    assert is_complaint(answer.json(), field)
+    assert is_validation_error(answer.json(), field)
 
 
 # What a server costs.
@@ -183,7 +186,7 @@ def test_strange_filters_are_refused_by_their_names(alice: Customer, field: str,
 def test_the_use_of_a_server_is_told_by_months(
     alice: Customer, shop: dict[str, Any], monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("vpsorg.clock.now", lambda: datetime(2026, 2, 28, 22, 30, tzinfo=UTC))
+    monkeypatch.setattr("core.clock.now", lambda: datetime(2026, 2, 28, 22, 30, tzinfo=UTC))
     server = create(alice, shop, backups_enabled=True)
     meter(datetime(2026, 3, 1, 1, 0, tzinfo=UTC))
 

@@ -70,10 +70,63 @@ def test_a_system_without_an_image_is_not_on_offer(alice: Customer, shop: dict[s
     (system,) = alice.get("/operating-systems/").json()["results"]
     assert [version["id"] for version in system["versions"]] == [shop["os_id"]]
 
-    OsVersion.objects.update(image_sha256="")
+    OsVersion.objects.update(image=None)
 
     assert alice.get("/operating-systems/").json()["count"] == 0
     assert list(alice.post("/servers/", shop).json()) == ["os_id"]
+
+
+def test_a_location_is_active_while_a_host_there_takes_new_servers(
+    alice: Customer, shop: dict[str, Any]
+) -> None:
+    """F47.  Guard: ``locations_on_offer``."""
+    LocationFactory.create(code="us-east")
+
+    def active() -> dict[str, bool]:
+        return {row["code"]: row["is_active"] for row in alice.get("/locations/").json()["results"]}
+
+    assert active() == {"us-west": True, "us-east": False}
+    for spoil, mend in (
+        ({"is_reachable": False}, {"is_reachable": True}),
+        ({"is_ready": False}, {"is_ready": True}),
+        ({"status": "draining"}, {"status": "enabled"}),
+    ):
+        Hypervisor.objects.update(**spoil)
+        assert not any(active().values()), spoil
+        Hypervisor.objects.update(**mend)
+        assert active()["us-west"], mend
+    Location.objects.update(is_active=False)
+    assert not any(active().values())
+
+
+@pytest.mark.parametrize(
+    ("field", "value", "said"),
+    [
+        ("plan_id", 99, "There is no such plan on sale. There are: {plan} (Standard VPS)."),
+        ("os_id", 99, "This system is not on offer. There are: {os} (Ubuntu 22.04 LTS)."),
+        ("location", "mars", "There is no such location. There are: us-west."),
+    ],
+)
+def test_a_refusal_says_what_is_on_offer(
+    alice: Customer, shop: dict[str, Any], field: str, value: Any, said: str
+) -> None:
+    """F47.  A location without a host is not on offer."""
+    LocationFactory.create(code="us-east")
+    answer = alice.post("/servers/", shop | {field: value})
+    assert answer.json() == {field: [said.format(plan=shop["plan_id"], os=shop["os_id"])]}
+
+
+def test_a_refusal_for_want_of_room_says_where_there_is_room(alice: Customer, shop: dict[str, Any]) -> None:
+    """F47.  Guard: ``_says_where_else`` in servers/services.py."""
+    LocationFactory.create(code="us-east")
+
+    told = alice.post("/servers/", shop | {"location": "us-east"}).json()
+
+    assert told["code"] == "no_capacity"
+    assert told["detail"] == "This plan is sold out in this location. It can be had in: us-west."
+    Hypervisor.objects.update(is_ready=False)
+    told = alice.post("/servers/", shop).json()
+    assert told["detail"].endswith("It can be had in: no location at the moment.")
 
 
 def clients_body() -> dict[str, Any]:

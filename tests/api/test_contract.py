@@ -7,13 +7,23 @@ from typing import Any
 
 import pytest
 
+from accounts.actors import token_actor
 from accounts.models import ApiToken, SshKey
+from images.models import Image
 from inventory.models import Hypervisor, IpAddress, Placement
 from plans.models import Location, OsVersion, Plan
 from servers.models import Operation, Server
 from servers.states import RULES, OperationKind, OperationStatus, ServerStatus
 from tests.api.conftest import Broker
-from tests.api.contract import SERVER, contracts_part, example, is_complaint, is_refusal, looks_like, same
+from tests.api.contract import (
+    SERVER,
+    contracts_part,
+    example,
+    is_refusal,
+    is_validation_error,
+    looks_like,
+    same,
+)
 from tests.conftest import Customer
 from tests.factories import AccountFactory, OperationFactory
 
@@ -84,10 +94,10 @@ def test_a_new_server_has_a_host_and_addresses_and_an_order_for_a_worker(
     sent = broker.after_commit_of(lambda: alice.post(LIST, example_shop))
 
     server, order = Server.objects.get(), Operation.objects.get()
-    assert server.placement == Placement.objects.get()
-    assert IpAddress.objects.filter(placement=server.placement).count() == 2
+    assert server.home == Placement.objects.get()
+    assert IpAddress.objects.filter(port=server.port).count() == 2
     assert (order.server, order.kind, order.status) == (server, "create", "queued")
-    assert order.requested_by == "token tests"
+    assert order.actor == token_actor(alice.account.tokens.get())
     assert sent == [("provisioning.carry_out", [order.pk])]
 
 
@@ -187,7 +197,7 @@ def test_an_action_is_the_example_and_an_order_for_a_worker(
     assert same(answers[0].json(), example(f"server-{action}"))
     order = Operation.objects.get()
     assert (order.server_id, order.kind, order.status) == (SERVER, action, "queued")
-    assert order.requested_by == "token tests"
+    assert order.actor == token_actor(alice.account.tokens.get())
     assert sent == [("provisioning.carry_out", [order.pk])]
     assert alice.get(ONE).json()["status"] == example(f"server-{action}")["server"]["status"]
 
@@ -271,14 +281,14 @@ def test_a_create_without_a_body_names_what_is_missing(alice: Customer) -> None:
     answer = alice.post(LIST)
 
     assert answer.status_code == 400
-    assert is_complaint(answer.json(), "name", "plan_id", "os_id", "location")
+    assert is_validation_error(answer.json(), "name", "plan_id", "os_id", "location")
 
 
 def test_a_put_needs_all_three(alice: Customer, web_server: Server) -> None:
     answer = alice.put(ONE, None)
 
     assert answer.status_code == 400
-    assert is_complaint(answer.json(), *UPDATE)
+    assert is_validation_error(answer.json(), *UPDATE)
 
 
 @each_update
@@ -290,7 +300,7 @@ def test_what_was_chosen_at_the_creation_cannot_be_changed(
     answer = alice.ask(method, path, body | {"plan_id": 1, "os_id": 5, "location": "us-west"})
 
     assert answer.status_code == 400
-    assert is_complaint(answer.json(), "plan_id", "os_id", "location")
+    assert is_validation_error(answer.json(), "plan_id", "os_id", "location")
     assert Server.objects.get().name == "web-server-01"
 
 
@@ -303,7 +313,7 @@ def test_what_is_not_on_offer_is_refused_by_its_field(
     answer = alice.post(LIST, shop | {field: value})
 
     assert answer.status_code == 400
-    assert is_complaint(answer.json(), field)
+    assert is_validation_error(answer.json(), field)
 
 
 @pytest.mark.parametrize(
@@ -311,7 +321,7 @@ def test_what_is_not_on_offer_is_refused_by_its_field(
     [
         ("plan_id", Plan, {"is_active": False}),
         ("os_id", OsVersion, {"is_active": False}),
-        ("os_id", OsVersion, {"image_sha256": ""}),
+        ("os_id", OsVersion, {"image": None}),
         ("location", Location, {"is_active": False}),
     ],
 )
@@ -323,16 +333,16 @@ def test_what_was_taken_off_the_shelf_is_refused_by_its_field(
     answer = alice.post(LIST, shop)
 
     assert answer.status_code == 400
-    assert is_complaint(answer.json(), field)
+    assert is_validation_error(answer.json(), field)
 
 
 def test_a_plan_too_small_for_the_system_is_refused(alice: Customer, shop: dict[str, Any]) -> None:
-    OsVersion.objects.update(min_disk_gib=81)
+    Image.objects.update(minimum_disk_gib=81)
 
     answer = alice.post(LIST, shop)
 
     assert answer.status_code == 400
-    assert is_complaint(answer.json(), "plan_id")
+    assert is_validation_error(answer.json(), "plan_id")
 
 
 def test_somebody_elses_key_is_no_key(alice: Customer, shop: dict[str, Any]) -> None:
@@ -341,7 +351,7 @@ def test_somebody_elses_key_is_no_key(alice: Customer, shop: dict[str, Any]) -> 
     answer = alice.post(LIST, shop | {"ssh_key_id": key.pk})
 
     assert answer.status_code == 400
-    assert is_complaint(answer.json(), "ssh_key_id")
+    assert is_validation_error(answer.json(), "ssh_key_id")
 
 
 # 400, 402, 409: sound, but not now.

@@ -11,7 +11,7 @@ from django.utils import timezone
 
 from servers.models import Operation
 from servers.states import OperationStatus
-from tests.api.contract import is_complaint
+from tests.api.contract import is_validation_error
 from tests.conftest import Customer
 from tests.factories import OperationFactory, ServerFactory
 
@@ -73,7 +73,7 @@ def test_a_wait_that_is_none_is_refused(alice: Customer, operation: Operation, w
     answer = alice.get(f"/operations/{operation.pk}/?wait={wait}")
 
     assert answer.status_code == 400
-    assert is_complaint(answer.json(), "wait")
+    assert is_validation_error(answer.json(), "wait")
 
 
 @contextmanager

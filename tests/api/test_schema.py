@@ -7,9 +7,9 @@ from typing import Any
 import pytest
 from django.test import Client
 
+from core.api.docs import published
 from tests.api.test_tenants import ANY_TOKEN, PERMISSIONS
 from tests.published import resolved, validator
-from vpsorg.api.docs import published
 
 
 def operations() -> Iterator[tuple[str, str, dict[str, Any]]]:

@@ -10,7 +10,7 @@ import pytest
 
 from accounts.models import SshKey
 from servers.models import Server
-from tests.api.contract import is_complaint, is_refusal
+from tests.api.contract import is_refusal, is_validation_error
 from tests.conftest import Customer
 
 
@@ -64,8 +64,62 @@ def test_what_is_no_key_is_refused(alice: Customer, line: str, spoil: Any) -> No
     answer = alice.post("/ssh-keys/", {"name": "laptop", "public_key": spoil[1](line)})
 
     assert answer.status_code == 400
-    assert is_complaint(answer.json(), "public_key")
+    assert is_validation_error(answer.json(), "public_key")
     assert not SshKey.objects.exists()
+
+
+@pytest.mark.parametrize("separator", [" ", "\t", "  \t "])
+@pytest.mark.parametrize("comment", ["", "me@laptop", "my\u00a0laptop", "Zoë's key", "a b  c"])
+def test_a_line_is_read_as_openssh_reads_it(alice: Customer, line: str, separator: str, comment: str) -> None:
+    kind, blob = line.split()[:2]
+    answer = alice.post("/ssh-keys/", {"name": "k", "public_key": separator.join([kind, blob, comment])})
+
+    assert answer.status_code == 201
+    assert answer.json()["public_key"] == " ".join(filter(None, [kind, blob, comment]))
+
+
+def test_a_key_on_a_security_key_is_taken(alice: Customer) -> None:
+    parts = [b"sk-ssh-ed25519@openssh.com", bytes(range(32)), b"ssh:"]
+    blob = b"".join(struct.pack(">I", len(part)) + part for part in parts)
+    line = f"sk-ssh-ed25519@openssh.com {base64.b64encode(blob).decode()}"
+
+    assert alice.post("/ssh-keys/", {"name": "token", "public_key": line}).status_code == 201
+
+
+def test_a_certificate_is_no_key(alice: Customer, tmp_path: Path) -> None:
+    made(tmp_path, "ed25519")
+    ca, key = str(tmp_path / "ed25519"), str(tmp_path / "ed25519.pub")
+    subprocess.run(["ssh-keygen", "-q", "-s", ca, "-I", "me", "-n", "root", key], check=True)
+    certificate = (tmp_path / "ed25519-cert.pub").read_text()
+    answer = alice.post("/ssh-keys/", {"name": "c", "public_key": certificate})
+
+    assert answer.status_code == 400
+    assert is_validation_error(answer.json(), "public_key")
+
+
+def rsa(bits: int) -> str:
+    """A key of this length; nobody has its private half."""
+    modulus = ((1 << (bits - 1)) | 1).to_bytes(bits // 8 + 1, "big")
+    parts = [b"ssh-rsa", b"\x01\x00\x01", modulus]
+    blob = b"".join(struct.pack(">I", len(part)) + part for part in parts)
+    return f"ssh-rsa {base64.b64encode(blob).decode()}"
+
+
+@pytest.mark.parametrize("bits", [16_392, 32_768])
+def test_a_key_too_long_for_openssh_is_refused(alice: Customer, bits: int) -> None:
+    answer = alice.post("/ssh-keys/", {"name": "long", "public_key": rsa(bits)})
+
+    assert answer.status_code == 400
+    assert f"this one has {bits}" in answer.json()["public_key"][0]
+    assert alice.post("/ssh-keys/", {"name": "longest", "public_key": rsa(16_384)}).status_code == 201
+
+
+def test_a_key_of_a_forgotten_kind_is_refused_with_the_kinds_that_are_taken(alice: Customer) -> None:
+    dsa = "ssh-dss " + base64.b64encode(b"\0\0\0\x07ssh-dss").decode()
+    answer = alice.post("/ssh-keys/", {"name": "old", "public_key": dsa})
+
+    assert answer.status_code == 400
+    assert "ssh-ed25519" in answer.json()["public_key"][0]
 
 
 def test_a_key_too_short_to_be_safe_is_refused(alice: Customer) -> None:

@@ -4,6 +4,7 @@ from typing import Any
 
 import pytest
 
+from core.errors import NotAllowedNow, NotFound, OperationInProgress
 from servers import lifecycle, services
 from servers.models import Operation, Server
 from servers.states import (
@@ -15,8 +16,8 @@ from servers.states import (
     ServerStatus,
     SuspensionReason,
 )
-from tests.factories import OperationFactory, ServerFactory
-from vpsorg.errors import NotAllowedNow, NotFound, OperationInProgress
+from servers.wishes import Wish, WishInvalid
+from tests.factories import TESTER, OperationFactory, ServerFactory, wish_for
 
 # What may not be asked for, and why, where the answer says more than "not now".
 CODES: dict[tuple[str, str], str] = {
@@ -44,17 +45,17 @@ def test_an_operation_is_opened_or_refused_as_the_table_says(
     server = ServerFactory.create(status=status)
 
     if status in RULES[kind].allowed_in:
-        operation = lifecycle.request(server, kind, requested_by="a test")
+        operation = lifecycle.request(server, kind, wish=wish_for(kind))
 
         assert row(server).status == RULES[kind].shows
         assert row(server).updated_at > server.updated_at
         assert (operation.kind, operation.status) == (kind, OperationStatus.QUEUED)
         assert operation.status_before == status
-        assert operation.requested_by == "a test"
+        assert operation.actor == TESTER
         assert (operation.deadline_at is None) == (RULES[kind].deadline is None)
     else:
         with pytest.raises(NotFound if status in GONE else NotAllowedNow) as refusal:
-            lifecycle.request(server, kind, requested_by="a test")
+            lifecycle.request(server, kind, wish=wish_for(kind))
 
         ours = CODES.get((kind, status), "not_allowed_now")
         assert refusal.value.code == ("not_found" if status in GONE else ours)
@@ -72,14 +73,14 @@ def test_while_one_operation_is_open_only_a_delete_gets_through(
     before = OperationFactory.create(server=server, status=open_status)
 
     if kind == OperationKind.DELETE:
-        lifecycle.request(server, kind, requested_by="a test")
+        lifecycle.request(server, kind, wish=wish_for(kind))
 
         before.refresh_from_db()
         assert before.status == OperationStatus.CANCELLED
         assert row(server).deleted_at is not None
     else:
         with pytest.raises(OperationInProgress):
-            lifecycle.request(server, kind, requested_by="a test")
+            lifecycle.request(server, kind, wish=wish_for(kind))
 
         assert Operation.objects.get() == before
         assert row(server).status == status
@@ -92,7 +93,7 @@ def test_what_is_over_stands_in_nobodys_way(over: OperationStatus) -> None:
     server = ServerFactory.create()
     OperationFactory.create(server=server, status=over)
 
-    assert lifecycle.request(server, OperationKind.REBOOT, requested_by="a test").status == "queued"
+    assert lifecycle.request(server, OperationKind.REBOOT).status == "queued"
 
 
 @pytest.mark.parametrize("status", [ServerStatus.ACTIVE, ServerStatus.STOPPED])
@@ -147,18 +148,16 @@ def test_abuse_outweighs_billing_and_never_the_other_way_round() -> None:
     server = ServerFactory.create()
     carried_out(server, OperationKind.SUSPEND, suspend_for=SuspensionReason.BILLING)
 
-    assert (
-        services.suspend_server(server=server, reason=SuspensionReason.ABUSE, requested_by="a test") is None
-    )
+    assert services.suspend_server(server=server, reason=SuspensionReason.ABUSE) is None
     assert row(server).suspended_for == SuspensionReason.ABUSE
     with pytest.raises(NotAllowedNow) as refusal:
-        services.suspend_server(server=server, reason=SuspensionReason.BILLING, requested_by="a test")
+        services.suspend_server(server=server, reason=SuspensionReason.BILLING)
     assert refusal.value.code == "suspended"
     assert row(server).suspended_for == SuspensionReason.ABUSE
 
 
 def begun(server: Server, kind: OperationKind, **wanted: Any) -> Operation:
-    operation = lifecycle.begin(lifecycle.request(server, kind, requested_by="a test", **wanted).pk)
+    operation = lifecycle.begin(lifecycle.request(server, kind, **wanted).pk)
     assert operation is not None
     return operation
 
@@ -167,11 +166,23 @@ def carried_out(server: Server, kind: OperationKind, **wanted: Any) -> None:
     lifecycle.succeed(begun(server, kind, **wanted))
 
 
+def test_a_wish_that_the_kind_does_not_know_opens_nothing() -> None:
+    """Guard: ``column_of`` in ``lifecycle._insert``."""
+    server = ServerFactory.create()
+
+    for kind, wish in ((OperationKind.RESIZE, Wish()), (OperationKind.STOP, wish_for(OperationKind.REBUILD))):
+        with pytest.raises(WishInvalid):
+            lifecycle.request(server, kind, wish=wish)
+
+    assert row(server).status == ServerStatus.ACTIVE
+    assert not Operation.objects.exists()
+
+
 def test_what_was_believed_does_not_count() -> None:
     """The row decides, not the copy that somebody read before."""
     stale = ServerFactory.create(status=ServerStatus.STOPPED)
     Server.objects.update(status=ServerStatus.ACTIVE)
 
     with pytest.raises(NotAllowedNow) as refusal:
-        lifecycle.request(stale, OperationKind.START, requested_by="a test")
+        lifecycle.request(stale, OperationKind.START)
     assert refusal.value.code == "already_running"

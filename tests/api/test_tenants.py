@@ -10,19 +10,21 @@ from django.db import connection
 from django.test.utils import CaptureQueriesContext
 from django.utils import timezone
 
-from accounts.models import Account, ApiToken, SshKey, Webhook, WebhookDelivery
+from accounts.models import Account, ApiToken, SshKey
 from servers.models import Operation, Server
-from servers.states import OperationStatus
-from tests.api.contract import is_complaint, is_refusal
+from servers.states import HostOperationKind, OperationStatus
+from tests.api.contract import is_refusal, is_validation_error
 from tests.api.routes import BASE, Route, all_routes
 from tests.conftest import Customer
 from tests.factories import (
+    HypervisorFactory,
     OperationFactory,
     OsVersionFactory,
     PlanFactory,
     ServerFactory,
     WebhookDeliveryFactory,
 )
+from webhooks.models import Webhook, WebhookDelivery
 
 NOBODYS = dict.fromkeys(["server_id", "operation_id", "ssh_key_id", "webhook_id", "plan_id"], 2**40)
 ANY_TOKEN = "any token"
@@ -70,6 +72,10 @@ PERMISSIONS: dict[Route, str] = {
 }
 # What everybody may read: how the API is used.
 OPEN = {Route("GET", f"{BASE}/schema/"), Route("GET", f"{BASE}/docs/")}
+# What the provider has and this product has not: any token is told so (tests/api/test_not_offered.py).
+NOT_OFFERED = {
+    Route(method, f"{BASE}/<section>/<rest>") for method in ("GET", "POST", "PUT", "PATCH", "DELETE")
+}
 EVERY_PERMISSION = set(PERMISSIONS.values()) - {ANY_TOKEN}
 ON_ONE_THING = [route for route in PERMISSIONS if "<" in route.path and "<plan_id>" not in route.path]
 each_route_of_one_thing = pytest.mark.parametrize("route", ON_ONE_THING, ids=" ".join)
@@ -126,7 +132,7 @@ def everything() -> list[Any]:
 
 def test_no_route_is_forgotten() -> None:
     """A new route belongs into the table above; then all of this is asked of it."""
-    assert set(all_routes()) == set(PERMISSIONS) | OPEN
+    assert set(all_routes()) == set(PERMISSIONS) | OPEN | NOT_OFFERED
 
 
 # What is somebody else's does not exist.
@@ -149,6 +155,22 @@ def test_what_alice_owns_does_not_exist_for_others(
             assert answer.headers == nobodys.headers
     assert everything() == before
     assert alice.ask(route.method, route.of(**named_by("uuid", hers)), {}).status_code != 404
+
+
+def test_what_is_asked_of_a_host_exists_for_no_customer(alice: Customer) -> None:
+    """Nor the work of other customers there: an operation is the customer's by its server alone."""
+    host = HypervisorFactory.create()
+    hers = OperationFactory.create(server__account=alice.account, hypervisor=host)
+    operations = {
+        hers: 200,
+        OperationFactory.create(server=None, hypervisor=host, kind=HostOperationKind.CHECK): 404,
+        OperationFactory.create(hypervisor=host): 404,
+    }
+    for operation, status in operations.items():
+        for name in (operation.pk, operation.uuid):
+            assert alice.get(f"/operations/{name}/").status_code == status
+    listed = alice.get(f"/servers/{hers.server_id}/operations/").json()["results"]
+    assert [item["id"] for item in listed] == [hers.pk]
 
 
 @pytest.mark.parametrize(
@@ -321,7 +343,7 @@ def test_a_create_is_refused_in_order(customer: Callable[..., Customer], shop: d
     assert poor.ask("POST", "/servers/", {}, HTTP_AUTHORIZATION="").status_code == 401
     assert poor.post("/servers/", {}).status_code == 403
     ApiToken.objects.update(permissions=["servers:write"])
-    assert is_complaint(poor.post("/servers/", shop | {"name": "-"}).json(), "name")
+    assert is_validation_error(poor.post("/servers/", shop | {"name": "-"}).json(), "name")
     assert poor.post("/servers/", sold_out).status_code == 402
 
 

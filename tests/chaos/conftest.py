@@ -21,7 +21,8 @@ from inventory.models import Hypervisor
 from servers.models import Operation
 from servers.states import OPEN_OPERATION
 from tests.chaos.luck import SEED
-from tests.flows.conftest import empty_image, host, order  # noqa: F401  (fixtures)
+from tests.chaos.wrong_clock import WrongClock
+from tests.flows.conftest import empty_image, host, order, small, small_libvirtd  # noqa: F401  (fixtures)
 from tests.private_services import POSTGRES, VAR
 
 LEASE_S = 3
@@ -45,7 +46,16 @@ class Plant:
     def start(self) -> None:
         self.start_worker()
         for sweep in self.sweeps:
-            command = [sys.executable, "manage.py", "sweep", "--every", "0.5", "--patience", "1"]
+            command = [
+                sys.executable,
+                "manage.py",
+                "scheduler",
+                "--without-jobs",
+                "--every",
+                "0.5",
+                "--patience",
+                "1",
+            ]
             sweep.start(command, env=self.environment, cwd=PROJECT)
 
     def start_worker(self, *more: str) -> None:
@@ -64,11 +74,15 @@ class Plant:
 
     def kill_one(self, luck: random.Random) -> None:
         """One of its processes, in the middle of whatever it does."""
+        if child := self.one_of_its_processes(luck):
+            with suppress(ProcessLookupError):
+                os.kill(child, signal.SIGKILL)
+
+    def one_of_its_processes(self, luck: random.Random) -> int | None:
+        """The id of a process of the worker's pool; None while it has none."""
         pid = self.supervised()
         children = Path(f"/proc/{pid}/task/{pid}/children").read_text().split()
-        if children:
-            with suppress(ProcessLookupError):
-                os.kill(int(luck.choice(children)), signal.SIGKILL)
+        return int(luck.choice(children)) if children else None
 
     def supervised(self) -> int:
         """The worker's process id.  One that ended is started again, as systemd or Docker does.
@@ -98,6 +112,11 @@ def environment(tmp_path_factory: pytest.TempPathFactory, django_db_setup: None)
         "VPS_SHUTDOWN_TIMEOUT": "1",
         "CHAOS_ORDERS": str(tmp_path_factory.mktemp("orders")),
     }
+
+
+@pytest.fixture
+def wrong_clock(tmp_path: Path) -> WrongClock:
+    return WrongClock(tmp_path / "clock")
 
 
 @pytest.fixture

@@ -79,6 +79,7 @@ def test_whoever_dies_in_a_step_is_followed_by_another(
         (K.CREATE, "power_on", S.ERROR),
         (K.REBOOT, "write_seed", S.ACTIVE),
         (K.RESIZE, "grow_disk", S.ACTIVE),
+        (K.REBUILD, "await_guest", S.ACTIVE),
     ],
 )
 def test_whoever_dies_while_a_failure_is_undone_is_followed_by_another(
@@ -107,7 +108,4 @@ def test_whoever_dies_while_a_failure_is_undone_is_followed_by_another(
 
 
 def ask(servers: list[Server], service: Callable[..., Any], **wanted: Any) -> list[Operation]:
-    return [
-        service(server=Server.objects.get(pk=server.pk), requested_by="a test", **wanted)
-        for server in servers
-    ]
+    return [service(server=Server.objects.get(pk=server.pk), **wanted) for server in servers]

@@ -9,8 +9,8 @@ import pytest
 
 from deploy.local.libvirtd import Libvirtd
 from inventory.models import Hypervisor
-from inventory.services import add_ip_pool
-from provisioning import hosts
+from inventory.pools import add_ip_pool
+from provisioning import hypervisors
 from servers import services
 from servers.models import Server
 from servers.states import OPEN_OPERATION, ServerStatus
@@ -45,7 +45,7 @@ def second(host: Hypervisor, second_libvirtd: Libvirtd) -> Iterator[Hypervisor]:
         add_ip_pool(
             location=location, network=ip_network(network), gateway=gateway, nameservers=[], reserved=set()
         )
-    driver = hosts.driver(row)
+    driver = hypervisors.bare_driver_for(row)
     driver.prepare()
     clear(driver)
     yield row
@@ -78,7 +78,7 @@ def test_a_second_host_goes_on_at_its_speed_while_the_first_one_hangs(
     before = seconds_for([order(**there) for _ in range(MANY)])
     with hanging(libvirtd):
         for server in victims:
-            services.reboot_server(server=server, requested_by="a test")
+            services.reboot_server(server=server)
         time.sleep(1)
         meanwhile = seconds_for([order(**there) for _ in range(MANY)])
         assert victims[0].operations.filter(status__in=OPEN_OPERATION).exists(), "it did not hang"

@@ -6,7 +6,7 @@ from ipaddress import ip_network
 import pytest
 
 from deploy.local.processes import wait_for
-from inventory.services import add_ip_pool
+from inventory.pools import add_ip_pool
 from plans.models import Location
 from servers.models import Server
 from servers.states import OPEN_OPERATION, ServerStatus

@@ -8,7 +8,7 @@ from django.db import connection
 
 from deploy.local.libvirtd import Libvirtd
 from inventory.models import Hypervisor
-from provisioning import hosts
+from provisioning import hypervisors
 from provisioning.reconcile import reconcile
 from servers import services
 from servers.models import Operation, Server
@@ -81,9 +81,9 @@ def test_libvirtd_is_killed_and_started_again(
         crash(libvirtd)
     await_end(plant)
     for server in servers[:3]:
-        services.delete_server(server=server, requested_by="a test")
+        services.delete_server(server=server)
     for server in servers[3:]:
-        services.reboot_server(server=server, requested_by="a test")
+        services.reboot_server(server=server)
     crash(libvirtd)
     await_end(plant)
     assert set(Operation.objects.values_list("status", flat=True)) == {OperationStatus.SUCCEEDED}
@@ -97,7 +97,7 @@ def test_what_was_shut_down_with_its_host_is_started_again_when_that_is_back(
     servers = some()
     await_end(plant)
     for server in servers:
-        hosts.driver(host).power_off(server.uuid)
+        hypervisors.bare_driver_for(host).power_off(server.uuid)
     crash(libvirtd)  # which forgets why they are off, as after a boot
     reconcile(host)
     assert Operation.objects.filter(kind=OperationKind.START, server__in=servers).count() == len(servers)
@@ -121,10 +121,10 @@ def test_every_message_comes_twice(
     await_end(plant)
     assert_all_succeeded(ServerStatus.ACTIVE)
     for server in servers:
-        services.reboot_server(server=server, requested_by="a test")
+        services.reboot_server(server=server)
     await_end(plant)
     assert_all_succeeded(ServerStatus.ACTIVE)
     for server in servers:
-        services.delete_server(server=server, requested_by="a test")
+        services.delete_server(server=server)
     await_end(plant)
     assert_all_succeeded(ServerStatus.DELETED)

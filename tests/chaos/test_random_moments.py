@@ -12,6 +12,7 @@ from typing import Any
 
 import pytest
 
+from core.errors import Refusal
 from plans.models import Plan
 from servers import services
 from servers.models import Server
@@ -20,7 +21,6 @@ from tests.chaos.conftest import Plant, await_end
 from tests.chaos.luck import TRIALS
 from tests.chaos.truth import assert_all_is_true
 from tests.factories import AccountFactory, PlanFactory
-from vpsorg.errors import Refusal
 
 pytestmark = pytest.mark.timeout(120 + 10 * TRIALS)
 
@@ -50,7 +50,7 @@ def test_whenever_workers_die_everything_ends_true(
     assert_all_is_true()
 
 
-def ask_something(luck: random.Random, plans: list[Plan], create: Callable[[], Server]) -> None:
+def ask_something(luck: random.Random, plans: list[Plan], create: Callable[[], object]) -> None:
     """One thing that somebody may ask, of a new server or of one that is there; it may be refused."""
     servers = list(Server.objects.exclude(status__in=GONE).select_related("plan", "os_version"))
     if len(servers) < AT_ONCE:
@@ -70,4 +70,4 @@ def ask_something(luck: random.Random, plans: list[Plan], create: Callable[[], S
     ]
     service, wanted = luck.choice(asks)
     with suppress(Refusal):
-        service(server=server, requested_by="chaos", **wanted)
+        service(server=server, **wanted)

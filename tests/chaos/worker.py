@@ -36,7 +36,7 @@ def _make_mortal(**kwargs: Any) -> None:
 
 
 def _mortal(step: Callable[[Any], None], name: str) -> Callable[[Any], None]:
-    from provisioning.hypervisors.base import HostMisconfigured
+    from provisioning.drivers.base import HostMisconfigured
 
     @wraps(step)
     def walk(job: Any) -> None:

@@ -8,8 +8,8 @@ from typing import Any
 
 import pytest
 
-from provisioning.hypervisors.base import Hypervisor, Image, MachineSpec
-from provisioning.hypervisors.storage_names import image_marker, image_volume
+from provisioning.drivers.base import Driver, Image, MachineSpec
+from provisioning.drivers.storage_names import image_marker, image_volume
 from tests.contract.guests import boot
 from tests.contract.labs import Lab
 from tests.contract.wire import Wire
@@ -35,8 +35,8 @@ def test_lab() -> Lab:
 def qemu_lab(qemu_uri: str, guest_image: Path) -> Lab:
     image = Image(sha256=hashlib.sha256(guest_image.read_bytes()).hexdigest())
     lab = Lab(qemu_uri, domain_type="qemu", pool="vps", network="vps", image=image)
-    lab.hypervisor.prepare()
-    lab.hypervisor.put_image(image, guest_image)
+    lab.driver.prepare()
+    lab.driver.put_image(image, guest_image)
     return lab
 
 
@@ -47,8 +47,8 @@ def lab(request: pytest.FixtureRequest) -> Lab:
 
 
 @pytest.fixture
-def hypervisor(lab: Lab) -> Hypervisor:
-    return lab.hypervisor
+def driver(lab: Lab) -> Driver:
+    return lab.driver
 
 
 @pytest.fixture
@@ -62,7 +62,7 @@ def make_spec(lab: Lab) -> Iterator[Callable[..., MachineSpec]]:
 
     yield make
     for spec in specs:
-        lab.hypervisor.delete(spec.uuid)
+        lab.driver.delete(spec.uuid)
 
 
 @pytest.fixture
@@ -91,4 +91,4 @@ def guest(qemu_lab: Lab) -> Iterator[MachineSpec]:
     spec = qemu_lab.spec(hostname="guest.example.com")
     boot(qemu_lab, spec)
     yield spec
-    qemu_lab.hypervisor.delete(spec.uuid)
+    qemu_lab.driver.delete(spec.uuid)

@@ -8,7 +8,7 @@ from typing import Any
 
 import libvirt_qemu
 
-from provisioning.hypervisors.base import MachineSpec
+from provisioning.drivers.base import MachineSpec
 from tests.contract.labs import Lab
 
 PATIENCE_S = 120  # a boot takes six seconds, on a machine that does nothing else
@@ -26,7 +26,7 @@ def until(question: Callable[[], Any], patience_s: float = PATIENCE_S) -> Any:
 def boot(lab: Lab, spec: MachineSpec) -> None:
     """Make, start, and wait until the guest has all its addresses."""
     lab.make(spec)
-    lab.hypervisor.start(spec.uuid)
+    lab.driver.start(spec.uuid)
     await_up(lab, spec)
 
 
@@ -34,7 +34,7 @@ def await_up(lab: Lab, spec: MachineSpec) -> None:
     expected = {address.ip for nic in spec.nics for address in nic.addresses}
 
     def is_up() -> bool:
-        guest = lab.hypervisor.guest(spec.uuid)
+        guest = lab.driver.guest(spec.uuid)
         return guest is not None and expected <= set(guest.addresses)
 
     until(is_up)

@@ -3,17 +3,17 @@
 from collections.abc import Iterator
 from dataclasses import dataclass, field
 from ipaddress import ip_address, ip_interface
-from itertools import count
+from itertools import cycle
 from typing import Any
 from uuid import uuid4
 
 import libvirt
 
-from provisioning.hypervisors.base import Hypervisor, Image, MachineSpec, Nic
-from provisioning.hypervisors.libvirt import LibvirtHypervisor
+from provisioning.drivers.base import Driver, Image, MachineSpec, Nic
+from provisioning.drivers.libvirt import LibvirtDriver
 
-# Of the network's addresses those that nobody else's tests take.
-_numbers: Iterator[int] = count(150)
+# Of the network's addresses those that nobody else's tests take, over and over: a test removes its machines.
+_numbers: Iterator[int] = cycle(range(150, 255))
 
 
 @dataclass
@@ -23,22 +23,24 @@ class Lab:
     pool: str
     network: str
     image: Image
-    hypervisor: Hypervisor = field(init=False)
+    driver: Driver = field(init=False)
 
     def __post_init__(self) -> None:
-        self.hypervisor = self.driver()
+        self.driver = self.new_driver()
         self._eyes: Any = libvirt.open(self.uri)
 
-    def driver(self, uri: str | None = None) -> LibvirtHypervisor:
+    def new_driver(self, uri: str | None = None) -> LibvirtDriver:
         """A driver with a connection of its own."""
-        return LibvirtHypervisor(
+        return LibvirtDriver(
             uri or self.uri, domain_type=self.domain_type, pool=self.pool, networks=(self.network,)
         )
 
     @property
     def libvirt(self) -> Any:
         """Our own eyes; and libvirt's ``test:///`` lives only as long as somebody is connected to it."""
-        if not self._eyes.isAlive():
+        try:
+            self._eyes.getLibVersion()  # isAlive() does not know yet of a libvirtd that was killed just now
+        except libvirt.libvirtError:
             self._eyes = libvirt.open(self.uri)
         return self._eyes
 
@@ -56,9 +58,9 @@ class Lab:
 
     def make(self, spec: MachineSpec) -> None:
         """All that comes before a start."""
-        self.hypervisor.create_disk(spec)
-        self.hypervisor.write_seed(spec)
-        self.hypervisor.define(spec)
+        self.driver.create_disk(spec)
+        self.driver.write_seed(spec)
+        self.driver.define(spec)
 
     def spec(self, **changes: Any) -> MachineSpec:
         number = next(_numbers)

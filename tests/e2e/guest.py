@@ -9,7 +9,7 @@ from typing import Any
 import libvirt
 import libvirt_qemu
 
-from provisioning.hypervisors.storage_names import console_volume
+from provisioning.drivers.storage_names import console_log
 
 AGENT_TIMEOUT_S = 10
 
@@ -50,7 +50,7 @@ class GuestOf:
         return {a["ip-address"] for i in interfaces for a in i.get("ip-addresses", [])}
 
     def console(self, pool: Path) -> str:
-        return (pool / console_volume(self.uuid)).read_text(errors="replace")
+        return (pool / console_log(self.uuid)).read_text(errors="replace")
 
     def is_running(self) -> bool:
         return bool(self.domain.isActive())

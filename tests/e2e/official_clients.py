@@ -16,13 +16,13 @@ LOCK = Path(__file__).with_name("clients.lock")
 MISSING = re.compile(r"\?|\bNone\b|\bN/A\b")
 
 
-def install(folder: Path) -> Path:
-    """Where the clients' programs are.  Made anew only when the lock has changed."""
-    made_from, digest = folder / "made-from", sha256(LOCK.read_bytes()).hexdigest()
+def install(folder: Path, lock: Path = LOCK) -> Path:
+    """The folder of the programs that a lock names.  Made anew only when the lock has changed."""
+    made_from, digest = folder / "made-from", sha256(lock.read_bytes()).hexdigest()
     if not made_from.exists() or made_from.read_text() != digest:
         venv.create(folder, clear=True)
         pip = [sys.executable, "-m", "pip", "--disable-pip-version-check", "--python", str(folder)]
-        what = ["--quiet", "--no-deps", "--require-hashes", "-r", str(LOCK)]
+        what = ["--quiet", "--no-deps", "--require-hashes", "-r", str(lock)]
         subprocess.run([*pip, "install", *what], check=True, timeout=240)
         made_from.write_text(digest)
     return folder / "bin"

@@ -23,12 +23,12 @@ def test_without_credits_a_guest_is_shut_down_and_comes_back_when_they_are_paid(
     bob.wait_for_status(path, "active")
     guest = guest_of(product, server["id"])
     status, refusal = bob.ask(
-        "POST", "/servers/", {"name": "two", "plan_id": 3, "os_id": 1, "location": "us-west"}
+        "POST", "/servers/", {"name": "two", "plan_id": 3, "os_id": 5, "location": "us-west"}
     )
     assert (status, refusal["code"], refusal["required"]) == (402, "insufficient_credits", 0.336)
 
     shell(product, "metering.meter(clock.now() + timedelta(hours=24))")
-    shell(product, "current_app.send_task('servers.settle', [a.pk])")
+    shell(product, "current_app.send_task('servers.review_account', [a.pk])")
     suspended = bob.wait_for_status(path, "suspended")
     assert suspended["ip_address"] == bob.ask("GET", path)[1]["ip_address"]
     assert not guest.is_running()
@@ -46,7 +46,8 @@ def test_without_credits_a_guest_is_shut_down_and_comes_back_when_they_are_paid(
     assert console(product, guest).count("vps-guest: up") == 2
 
     _, lines = bob.ask("GET", f"/account/transactions/?server={server['id']}")
-    assert lines["count"] == 25, "a day, and the hour that begins it all"
+    assert lines["count"] == 2, "25 hours are of two days"
+    assert sum(line["hours"] for line in lines["results"]) == 25, "a day, and the hour that begins it all"
     assert bob.ask("GET", f"{path}usage/")[1]["total"] == 0.175
     assert bob.ask("DELETE", path)[0] == 204
     product.manage("meter")
@@ -57,8 +58,8 @@ def shell(product: Product, line: str) -> str:
     """Run one line beside the product, where ``a`` is Bob."""
     imports = (
         "from datetime import timedelta; from decimal import Decimal; from celery import current_app; "
-        "from accounts import ledger; from accounts.models import Account; from servers import metering; "
-        "from vpsorg import clock; a = Account.objects.get(email='bob-of-credits@example.com'); "
+        "from accounts.models import Account; from billing import ledger, metering; "
+        "from core import clock; a = Account.objects.get(email='bob-of-credits@example.com'); "
     )
     return product.manage("shell", "--no-imports", "-c", imports + line)
 

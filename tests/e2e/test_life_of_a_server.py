@@ -1,5 +1,6 @@
 """One server from POST to DELETE, over HTTP, with real processes and a guest that boots."""
 
+import re
 import subprocess
 import time
 from collections.abc import Callable
@@ -22,7 +23,7 @@ CREATED = [
 
 
 def order(product: Product, **changes: Any) -> dict[str, Any]:
-    body = {"name": "web-server-01", "plan_id": 3, "os_id": 1, "location": "us-west"} | changes
+    body = {"name": "web-server-01", "plan_id": 3, "os_id": 5, "location": "us-west"} | changes
     status, server = product.ask("POST", "/servers/", body)
     assert status == 201, server
     return dict(server)
@@ -51,7 +52,8 @@ def test_a_server_boots_obeys_and_disappears(product: Product, tmp_path: Path) -
     assert (server["status"], server["ip_address"]) == ("provisioning", None)
     path = f"/servers/{server['id']}/"
     detail = product.wait_for_status(path, "active")
-    assert "e2e:POST provisioning.carry_out create #" in product.log("worker"), "the id reaches the worker"
+    told = re.search(r" e2e:POST token:\d+ provisioning\.engine create #", product.log("worker"))
+    assert told, "the request's id and its actor reach the worker"
 
     guest = guest_of(product, server["id"])
     assert guest.hostname() == "web01.example.com"
@@ -92,8 +94,8 @@ def wait_until_nothing_is_left(product: Product, uuid: UUID) -> None:
         "    if s.status == 'deleted': break\n"
         "    time.sleep(0.1)\n"
         "h = Hypervisor.objects.get()\n"
-        "print(s.status, s.placement_id, Placement.objects.count(), h.vcpus_used, h.memory_mib_used,"
-        " h.disk_gib_used, IpAddress.objects.exclude(placement=None).count())"
+        "print(s.status, s.home_id, Placement.objects.count(), h.vcpus_used, h.memory_mib_used,"
+        " h.disk_gib_used, IpAddress.objects.exclude(port=None).count())"
     )
     assert product.manage("shell", "--no-imports", "-c", query) == "deleted None 0 0 0 0 0"
     left = [path.name for path in (product.var / "libvirt" / "pool").iterdir() if str(uuid) in path.name]
@@ -128,7 +130,7 @@ def test_after_ctrl_c_everything_goes_on_where_it_was(product: Product) -> None:
     again = start(product.var)
     product.process, product.url = again.process, again.url
     assert again.token == token
-    # Its guest ended with its host; the watch finds that out and starts it again.
+    # Its guest ended with its host; reconcile finds that out and starts it again.
     guest = guest_of(product, server["id"])
     wait_until(guest.is_running)
     assert product.wait_for_status(path, "active")["ip_address"] == address

@@ -1,6 +1,8 @@
 """What make run promises: ready in seconds, alone in its folder, gone without a trace, the same again."""
 
+import json
 import os
+import re
 import shutil
 import signal
 import socket
@@ -10,7 +12,7 @@ import urllib.request
 from collections.abc import Callable, Iterator
 from contextlib import suppress
 from pathlib import Path
-from time import monotonic
+from typing import Any
 
 import pytest
 
@@ -87,15 +89,75 @@ def test_a_run_starts_stops_goes_on_and_leaves_nothing(
     assert wait_for(lambda: _left_in(var) == [], 20), _left_in(var)
 
 
-def test_a_part_that_ends_ends_the_run_and_says_so(var: Path, start: Callable[[], Run]) -> None:
+def test_the_contracts_own_create_and_the_prefilled_one_boot_a_guest(
+    var: Path, start: Callable[[], Run]
+) -> None:
+    """F47.  Guard: ``deploy/local/demo.json`` gives the tiny guest the contract's ``os_id``."""
+    start()
+    demo = settings.read(var / "demo.env")
+    contracts = {
+        "name": "web-server-02",
+        "plan_id": 1,
+        "os_id": 5,
+        "location": "us-west",
+        "hostname": "web02.example.com",
+        "backups_enabled": True,
+    }
+    schema = _ask(demo, "GET", "/schema/")
+    create = schema["paths"]["/api/v1/servers/"]["post"]["requestBody"]["content"]["application/json"]
+    assert [shown["value"] for shown in create["examples"].values()] == [contracts]
+    [shown] = re.findall(r"-d '({.*})'", (var / "output").read_text())
+
+    for body in (contracts, json.loads(shown)):
+        made = _ask(demo, "POST", "/servers/", body)
+        path = f"/servers/{made['id']}/"
+        _wait_for_its_create(demo, path)
+        assert _ask(demo, "GET", path)["status"] == "active"
+        _ask(demo, "DELETE", path)
+
+    offered = {row["code"]: row["is_active"] for row in _ask(demo, "GET", "/locations/")["results"]}
+    assert offered == {"us-west": True, "us-east": False, "eu-central": False}
+    (system,) = _ask(demo, "GET", "/operating-systems/")["results"]
+    assert [version["id"] for version in system["versions"]] == [5]
+
+
+def test_a_part_that_ends_is_started_again_and_that_is_said(var: Path, start: Callable[[], Run]) -> None:
+    """F50.  Guard: ``_restart``; the last death shows that it gives up on what no restart mends."""
     run = start()
-    worker = int((var / "pids" / "worker").read_text().split()[0])
-    began = monotonic()
-    os.kill(worker, signal.SIGKILL)
+    output = var / "output"
+    for name in ("worker", "webhooks", "scheduler", "redis", "api"):
+        dead = _pid(var, name)
+        os.kill(dead, signal.SIGKILL)
+        assert _replaced(var, name, dead, run), output.read_text()
+        assert f"{name} ended by itself and is started again" in output.read_text()
+    assert wait_for(lambda: _answers(settings.read(var / "demo.env")), 60)
+
+    while run.poll() is None:
+        if dead := _pid(var, "host-events"):
+            with suppress(ProcessLookupError):
+                os.kill(dead, signal.SIGKILL)
+        assert _replaced(var, "host-events", dead, run)
     assert run.wait(30) == 1
-    assert monotonic() - began < 20
-    assert "worker ended by itself" in (var / "output").read_text()
+    assert "host-events ended by itself, again and again" in output.read_text()
     assert _left_in(var) == []
+
+
+def _pid(var: Path, name: str) -> int:
+    """The id of a part's process as it was last recorded; 0 while it is being written."""
+    with suppress(OSError, ValueError, IndexError):
+        return int((var / "pids" / name).read_text().split()[0])
+    return 0
+
+
+def _replaced(var: Path, name: str, dead: int, run: Run) -> bool:
+    """Wait until the part has another process, or until the run gives up."""
+    return wait_for(lambda: _pid(var, name) not in (dead, 0) or run.poll() is not None, 60)
+
+
+def _answers(demo: dict[str, str]) -> bool:
+    with suppress(OSError):
+        return _status(demo) == 200
+    return False
 
 
 def _local(var: Path, *words: str, **options: object) -> Run:
@@ -115,11 +177,27 @@ def _manage(var: Path, *words: str) -> str:
     return subprocess.check_output([sys.executable, "manage.py", *words], cwd=PROJECT, env=env, text=True)
 
 
+def _wait_for_its_create(demo: dict[str, str], server: str) -> None:
+    (create,) = _ask(demo, "GET", f"{server}operations/")["results"]
+    for _ in range(5):
+        create = _ask(demo, "GET", f"/operations/{create['id']}/?wait=30")
+        if create["status"] not in {"queued", "running"}:
+            return
+
+
+def _ask(demo: dict[str, str], method: str, path: str, body: Any = None) -> Any:
+    request = urllib.request.Request(
+        f"{demo['VPS_API_URL']}{path}",
+        method=method,
+        data=None if body is None else json.dumps(body).encode(),
+        headers={"Authorization": f"Bearer {demo['VPS_API_TOKEN']}"},
+    )
+    with urllib.request.urlopen(request, timeout=30) as answer:
+        return json.loads(answer.read() or "null")
+
+
 def _status(demo: dict[str, str]) -> int:
-    headers = {"Authorization": f"Bearer {demo['VPS_API_TOKEN']}"}
-    request = urllib.request.Request(f"{demo['VPS_API_URL']}/servers/", headers=headers)
-    with urllib.request.urlopen(request, timeout=10) as answer:
-        return int(answer.status)
+    return 200 if _ask(demo, "GET", "/servers/") else 0
 
 
 def _left_in(var: Path) -> list[str]:

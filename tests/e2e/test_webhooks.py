@@ -23,7 +23,7 @@ def test_a_receiver_is_told_and_one_that_was_ill_is_told_again(product: Product)
         server = order(product, name="announced")
         product.ask("DELETE", f"/servers/{server['id']}/")
         deadline = time.monotonic() + PATIENCE_S
-        # The first message twice: the sweep found it when it was due again.
+        # The first message twice: the scheduler found it when it was due again.
         while len(told()) < 2 or not {"provisioning", "deleting", "deleted"} <= {
             message["data"]["status"] for message in told()[1:]
         }:

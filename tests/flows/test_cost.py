@@ -6,15 +6,16 @@ import pytest
 from django.db import connection
 from django.test.utils import CaptureQueriesContext
 
-from provisioning.carry_out import carry_out
+from provisioning.engine import carry_out
 from servers import services
 from servers.models import Server
 from servers.states import ServerStatus
-from tests.flows.conftest import open_operation
+from tests.flows.conftest import finish, open_operation
 
 pytestmark = pytest.mark.django_db(transaction=True)
 
-MOST = 34  # among them: the limit of its host 2, the meter 4, webhooks 2
+MOST = 33  # among them: the limit of its host 2, who waits for its seat 1, the meter 4, webhooks 2
+MOST_OF_A_STOP, MOST_OF_A_START = 14, 25
 MOST_TABLES = 6
 
 
@@ -33,9 +34,35 @@ def test_an_operation_costs_few_statements_and_none_that_is_long_to_plan(
     created = statements_of_the_open_operation(server)
     server.refresh_from_db()
     assert server.status == ServerStatus.ACTIVE
-    services.delete_server(server=server, requested_by="a test")
+    services.delete_server(server=server)
     deleted = statements_of_the_open_operation(server)
     server.refresh_from_db()
     assert server.status == ServerStatus.DELETED
     assert max(len(created), len(deleted)) <= MOST
     assert max(1 + statement.count(" JOIN ") for statement in created + deleted) <= MOST_TABLES
+
+
+@pytest.mark.parametrize(
+    ("was", "service", "becomes", "most"),
+    [
+        (ServerStatus.ACTIVE, services.hard_stop_server, ServerStatus.STOPPED, MOST_OF_A_STOP),
+        (ServerStatus.STOPPED, services.start_server, ServerStatus.ACTIVE, MOST_OF_A_START),
+    ],
+)
+def test_a_stop_and_a_start_do_not_pay_for_a_rate_that_cannot_change(
+    active: Server,
+    was: ServerStatus,
+    service: Callable[..., object],
+    becomes: ServerStatus,
+    most: int,
+) -> None:
+    """Guard: ``follow`` in servers/charges.py compares states before it asks the database."""
+    if was == ServerStatus.STOPPED:
+        services.hard_stop_server(server=active)
+        finish(active)
+    service(server=active)
+    statements = statements_of_the_open_operation(active)
+    active.refresh_from_db()
+    assert active.status == becomes
+    assert len(statements) <= most
+    assert not [sql for sql in statements if "billing_rate" in sql or "billing_meter" in sql]

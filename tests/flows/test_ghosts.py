@@ -5,19 +5,24 @@ What it does then is late, and changes nothing: steps may be repeated, and it ca
 
 from collections.abc import Callable
 from datetime import timedelta
+from threading import Event
 from typing import Any
 
 import pytest
+from django.db import DatabaseError, InterfaceError, OperationalError
 from django.utils import timezone
 
+from core import leases
 from deploy.local.processes import wait_for
 from inventory.models import Hypervisor
-from provisioning import hosts
-from provisioning.carry_out import carry_out
-from provisioning.hypervisors.base import Hypervisor as Driver
+from provisioning import hypervisors
+from provisioning.drivers.base import Driver
+from provisioning.engine import carry_out
+from provisioning.lease import kept_lease
 from servers import lifecycle, services
 from servers.models import Operation, Server
-from servers.states import OperationStatus, PowerState, ServerStatus
+from servers.states import OperationStatus, PowerState, ServerStatus, SuspensionReason
+from tests.factories import OperationFactory
 from tests.flows.conftest import finish, let_lease_end, open_operation
 from tests.flows.test_stories import assert_nothing_left, assert_one_machine
 
@@ -44,11 +49,11 @@ class FrozenHost:
 @pytest.fixture
 def freeze(host: Hypervisor, monkeypatch: pytest.MonkeyPatch) -> Callable[..., None]:
     """From now on the next call of this name is late."""
-    real = hosts.driver(host)
+    real = hypervisors.bare_driver_for(host)
 
     def freeze(call: str, meanwhile: Callable[[], Any]) -> None:
         frozen = FrozenHost(real, call, meanwhile)
-        monkeypatch.setattr(hosts, "driver", lambda hypervisor: frozen)
+        monkeypatch.setattr(hypervisors, "bare_driver_for", lambda hypervisor: frozen)
 
     return freeze
 
@@ -67,7 +72,7 @@ def deleted(server: Server) -> Callable[[], Server]:
     """Its lease ends, and the customer deletes the server."""
 
     def delete() -> Server:
-        services.delete_server(server=Server.objects.get(pk=server.pk), requested_by="a test")
+        services.delete_server(server=Server.objects.get(pk=server.pk))
         return taken_over(server)()
 
     return delete
@@ -98,7 +103,32 @@ def test_a_step_that_takes_longer_than_the_lease_keeps_its_operation(
     assert_one_machine(host, server)
 
 
-CREATE_CALLS = ["has_image", "create_disk", "write_seed", "define", "start", "power"]
+@pytest.mark.parametrize(
+    "lost",
+    [OperationalError("away"), InterfaceError("closed"), DatabaseError("the server closed it")],
+    ids=repr,
+)
+def test_a_lease_is_renewed_although_postgres_was_lost_once(
+    transactional_db: None, monkeypatch: pytest.MonkeyPatch, lost: Exception
+) -> None:
+    """Guard: is_unavailable in _renew_until; else the thread ends with the first lost connection."""
+    failures, renewed, renew = [lost], Event(), leases.renew
+
+    def once_lost(row: Any, lease: timedelta) -> None:
+        if failures:
+            raise failures.pop()
+        renew(row, lease)
+        renewed.set()
+
+    operation = OperationFactory.create()
+    taken = lifecycle.begin(operation.pk)
+    assert taken
+    monkeypatch.setattr(leases, "renew", once_lost)
+    with kept_lease(taken, timedelta(seconds=3)):
+        assert renewed.wait(20)
+
+
+CREATE_CALLS = ["has_image", "create_disk", "write_seed", "define", "start", "power", "mark_delivered"]
 
 
 @pytest.mark.parametrize("call", CREATE_CALLS)
@@ -113,7 +143,7 @@ def test_a_ghost_of_a_create_that_another_one_finished(
     operation = server.operations.get()
     assert (operation.status, operation.attempt) == (OperationStatus.SUCCEEDED, 2)
     assert server.status == ServerStatus.ACTIVE
-    assert hosts.host_of(server).power(server.uuid).state == PowerState.RUNNING
+    assert hypervisors.driver_of(server).power(server.uuid).state == PowerState.RUNNING
     assert_one_machine(host, server)
 
 
@@ -149,7 +179,7 @@ def test_a_ghost_of_what_another_one_finished(
     call: str,
 ) -> None:
     settings.VPS_SHUTDOWN_TIMEOUT = 0
-    operation = service(server=active, requested_by="a test")
+    operation = service(server=active)
     freeze(call, taken_over(active))
     while Operation.objects.get(pk=operation.pk).status == OperationStatus.QUEUED:
         Operation.objects.filter(pk=operation.pk).update(due_at=operation.created_at)
@@ -160,6 +190,29 @@ def test_a_ghost_of_what_another_one_finished(
     if active.status == ServerStatus.DELETED:
         assert_nothing_left(host)
     else:
-        running = hosts.host_of(active).power(active.uuid).state == PowerState.RUNNING
+        running = hypervisors.driver_of(active).power(active.uuid).state == PowerState.RUNNING
         assert running == (active.status == ServerStatus.ACTIVE)
         assert_one_machine(host, active)
+
+
+def test_a_ghost_that_starts_a_suspended_server_switches_it_off_again(
+    host: Hypervisor, active: Server, freeze: Callable[..., None], settings: Any
+) -> None:
+    """Guard: ``idle_suspended_servers`` in ``_clean_up_after_myself``: nobody else switches it off."""
+    settings.VPS_SHUTDOWN_TIMEOUT = 0
+    services.hard_stop_server(server=active)
+    start = services.start_server(server=finish(active))
+
+    def suspended_meanwhile() -> None:
+        server = taken_over(active)()
+        services.suspend_server(server=server, reason=SuspensionReason.ABUSE)
+        assert finish(server).status == ServerStatus.SUSPENDED
+
+    freeze("start", suspended_meanwhile)
+    while Operation.objects.get(pk=start.pk).status == OperationStatus.QUEUED:
+        Operation.objects.filter(pk=start.pk).update(due_at=start.created_at)
+        carry_out(start.pk)
+
+    active.refresh_from_db()
+    assert active.status == ServerStatus.SUSPENDED
+    assert hypervisors.driver_of(active).power(active.uuid).state == PowerState.OFF

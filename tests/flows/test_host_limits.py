@@ -2,15 +2,17 @@
 
 from collections.abc import Callable
 from datetime import timedelta
+from typing import Any
 
 import pytest
 from django.utils import timezone
 
-from inventory import contact
+from core import leases
+from inventory import health
 from inventory.models import Hypervisor
-from provisioning import hosts
-from provisioning.carry_out import carry_out
-from provisioning.hypervisors.base import HostMisconfigured, HostUnreachable
+from provisioning import hypervisors
+from provisioning.drivers.base import HostMisconfigured, HostUnreachable
+from provisioning.engine import carry_out
 from servers import lifecycle, services
 from servers.models import Operation, Server
 from servers.states import OperationStatus, ServerStatus
@@ -30,7 +32,6 @@ def queued(host: Hypervisor, count: int) -> list[Operation]:
             plan=plan,
             os_version=version,
             location=host.location,
-            requested_by="a test",
         )
         for _ in range(count)
     ]
@@ -38,14 +39,11 @@ def queued(host: Hypervisor, count: int) -> list[Operation]:
 
 
 def begin(operation: Operation) -> Operation | None:
-    try:
-        return lifecycle.begin(operation.pk)
-    except lifecycle.HostFull:
-        return None
+    return lifecycle.begin(operation.pk)
 
 
 def test_of_many_workers_as_many_begin_on_a_host_as_it_allows(host: Hypervisor) -> None:
-    """Guard: the lock in host_limit.py; without it two count at once and both find a place."""
+    """Guard: the lock in ``leases.take``; without it two count at once and both find the last seat."""
     Hypervisor.objects.update(max_operations=3)
     waiting = queued(host, 8)
     begun = at_once(8, lambda: begin(waiting.pop()))
@@ -59,7 +57,6 @@ def test_a_place_is_free_again_when_an_operation_waits_or_ends(host: Hypervisor)
     assert begun is not None
     assert begin(second) is None
     lifecycle.postpone(begun, 60)
-    Operation.objects.filter(pk=second.pk).update(due_at=timezone.now())
     again = begin(second)
     assert again is not None
     lifecycle.succeed(again)
@@ -67,55 +64,106 @@ def test_a_place_is_free_again_when_an_operation_waits_or_ends(host: Hypervisor)
 
 
 @pytest.fixture
-def long_wait(monkeypatch: pytest.MonkeyPatch) -> None:
-    """What finds no place comes back after a minute, and so not in the middle of a test."""
-    monkeypatch.setattr("random.uniform", lambda shortest, longest: 60)
+def woken(monkeypatch: pytest.MonkeyPatch) -> list[int]:
+    """The operations that messages were sent about."""
+    woken: list[int] = []
+
+    def note(operation: Operation, *, delay_s: float = 0) -> None:
+        woken.append(operation.pk)
+
+    monkeypatch.setattr(services, "wake", note)
+    return woken
 
 
-def test_what_finds_no_place_is_not_forgotten(
-    host: Hypervisor, long_wait: None, monkeypatch: pytest.MonkeyPatch
+def test_what_finds_no_place_is_woken_by_who_ends(host: Hypervisor, woken: list[int]) -> None:
+    """Guard: ``waits`` in core/leases.py.  Until then nobody sends a message about it."""
+    Hypervisor.objects.update(max_operations=1)
+    first, second, third = queued(host, 3)
+    woken.clear()
+    begun = begin(first)
+    assert begun is not None
+    for operation in (second, second, third, first):  # messages come twice
+        carry_out(operation.pk)
+    assert woken == []
+    lifecycle.succeed(begun)
+    services.wake_next(begun)
+    assert woken == [second.pk]
+    services.wake_next(begun)
+    services.wake_next(begun)
+    assert woken == [second.pk, third.pk], "each once"
+
+
+def test_a_place_that_becomes_free_meanwhile_is_seen(
+    host: Hypervisor, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """Guard: the later ``due_at`` in begin; without it each message about a full host begets another one."""
+    """Guard: the second look in ``leases.take``.  Who ended before the mark was there wakes nobody."""
     Hypervisor.objects.update(max_operations=1)
     first, second = queued(host, 2)
-    begin(first)
-    woken: list[int] = []
-    monkeypatch.setattr(services, "wake", lambda operation, delay_s: woken.append(operation.pk))
+    begun = begin(first)
+    assert begun is not None
+    look = leases._take
+
+    def end_after(rows: Any, lane: Any, changes: Any) -> bool:
+        taken = look(rows, lane, changes)
+        if not taken:
+            lifecycle.succeed(begun)
+        return taken
+
+    monkeypatch.setattr(leases, "_take", end_after)
+    assert begin(second) is not None
+
+
+def test_who_ends_wakes_the_next(host: Hypervisor, woken: list[int]) -> None:
+    """Guard: ``wake_next`` in the engine; also what is put off lets go of its place."""
+    Hypervisor.objects.update(max_operations=1)
+    first, second = queued(host, 2)
+    begun = begin(first)
+    assert begun is not None
     carry_out(second.pk)
-    carry_out(second.pk)  # the same message again: one of the two comes back
-    carry_out(first.pk)  # another worker has it: nothing to wait for
-    assert woken == [second.pk]
-    second.refresh_from_db()
-    assert second.due_at > timezone.now(), "and the sweep does not call it forgotten"
+    lifecycle.postpone(begun, 0)
+    woken.clear()
+    carry_out(first.pk)
+    assert second.pk in woken
+
+
+def test_what_has_begun_goes_on_before_anything_else_begins(host: Hypervisor, woken: list[int]) -> None:
+    """Guard: the order of ``lanes.lane_of``; else many new orders hold up those that are nearly done."""
+    Hypervisor.objects.update(max_operations=1)
+    new, old, busy = queued(host, 3)
+    begun = begin(old)
+    assert begun is not None
+    lifecycle.postpone(begun, 0)
+    holder = begin(busy)
+    assert holder is not None
+    for operation in (new, old):
+        assert begin(operation) is None
+    lifecycle.succeed(holder)
+    woken.clear()
+    services.wake_next(holder)
+    assert woken == [old.pk]
 
 
 def test_what_a_dead_worker_left_waits_for_a_place_like_the_others(
-    host: Hypervisor, long_wait: None, monkeypatch: pytest.MonkeyPatch
+    host: Hypervisor, woken: list[int]
 ) -> None:
-    """Guard: the update in begin is of all that could be taken, not only of what is queued.
-
-    Nor may the former worker write, should it live: before another one has begun, and after.
-    """
+    """Nor may the former worker write, should it live, after another one has begun."""
     Hypervisor.objects.update(max_operations=1)
     left, other = queued(host, 2)
     former = begin(left)
     assert former is not None
-    let_lease_end(left.server)
+    let_lease_end(left.subject_server)
     holder = begin(other)
     assert holder is not None
-    woken: list[int] = []
-    monkeypatch.setattr(services, "wake", lambda operation, delay_s: woken.append(operation.pk))
+    woken.clear()
     carry_out(left.pk)
-    assert woken == [left.pk]
-    left.refresh_from_db()
-    assert (left.status, left.lease_until) == (OperationStatus.QUEUED, None)
-    assert left.due_at > timezone.now(), "and the sweep does not call it forgotten"
-    with pytest.raises(lifecycle.LeaseLost):
-        lifecycle.renew(former)
+    assert woken == []
     lifecycle.succeed(holder)
-    Operation.objects.filter(pk=left.pk).update(due_at=timezone.now())
+    services.wake_next(holder)
+    assert woken == [left.pk]
     again = begin(left)
     assert again is not None
+    with pytest.raises(lifecycle.LeaseLost):
+        lifecycle.renew(former)
     with pytest.raises(lifecycle.LeaseLost):
         lifecycle.succeed(former)
     lifecycle.succeed(again)
@@ -123,10 +171,10 @@ def test_what_a_dead_worker_left_waits_for_a_place_like_the_others(
 
 def test_a_silent_host_is_not_asked_again_at_once(host: Hypervisor, faulty: FaultyHost) -> None:
     """Guard: may_be_asked in circuit_breaker.py."""
-    host.silences = 5  # one more, and its pause is half a minute
+    host.failures = 5  # one more, and its pause is half a minute
     host.save()
     faulty.fail_next("powers", HostUnreachable("no answer"))
-    driver = hosts.connect(host)
+    driver = hypervisors.driver_for(host)
     for _ in range(3):
         with pytest.raises(HostUnreachable):
             driver.powers()
@@ -140,28 +188,28 @@ def test_a_silent_host_is_not_asked_again_at_once(host: Hypervisor, faulty: Faul
 def test_the_pauses_grow_and_the_second_silence_makes_it_unreachable(host: Hypervisor) -> None:
     for pause_s in (1, 2, 4, 8, 16, 30, 30, 30):
         before = timezone.now()
-        contact.record_silence(host, "no answer")
-        assert host.ask_again_at is not None
-        assert before <= host.ask_again_at - timedelta(seconds=pause_s) <= timezone.now()
+        health.record_failure(host, "no answer")
+        assert host.retry_at is not None
+        assert before <= host.retry_at - timedelta(seconds=pause_s) <= timezone.now()
     host.refresh_from_db()
     assert not host.is_reachable
-    contact.record_answer(host)
+    health.record_answer(host)
     host.refresh_from_db()
-    assert (host.is_reachable, host.silences, host.ask_again_at) == (True, 0, None)
+    assert (host.is_reachable, host.failures, host.retry_at) == (True, 0, None)
 
 
 def test_however_many_ask_at_the_same_time_a_host_is_silent_once(host: Hypervisor) -> None:
-    """Guard: the comparison of ``silences`` in record_silence."""
+    """Guard: the comparison of ``failures`` in record_failure."""
     rows = [Hypervisor.objects.get(pk=host.pk) for _ in range(8)]
-    at_once(8, lambda: contact.record_silence(rows.pop(), "libvirtd restarts"))
+    at_once(8, lambda: health.record_failure(rows.pop(), "libvirtd restarts"))
     host.refresh_from_db()
-    assert (host.silences, host.is_reachable) == (1, True)
-    assert host.ask_again_at is not None
-    assert (host.ask_again_at - timezone.now()).total_seconds() <= 1, "the pause of one silence"
+    assert (host.failures, host.is_reachable) == (1, True)
+    assert host.retry_at is not None
+    assert (host.retry_at - timezone.now()).total_seconds() <= 1, "the pause of one silence"
 
 
 def test_one_lost_answer_keeps_no_server_away(host: Hypervisor) -> None:
-    contact.record_silence(host, "libvirtd restarts")
+    health.record_failure(host, "libvirtd restarts")
     host.refresh_from_db()
     assert host.is_reachable
 
@@ -170,27 +218,27 @@ def test_of_many_workers_one_tries_a_host_whose_pause_is_over(host: Hypervisor) 
     """Guard: the WHERE in may_be_asked."""
     pause_is_over(host)
     rows = [Hypervisor.objects.get(pk=host.pk) for _ in range(8)]
-    assert at_once(8, lambda: contact.may_be_asked(rows.pop())).count(True) == 1
+    assert at_once(8, lambda: health.may_be_asked(rows.pop())).count(True) == 1
 
 
 def test_should_he_die_who_tries_another_one_may(host: Hypervisor) -> None:
     pause_is_over(host)
-    assert contact.may_be_asked(host)
+    assert health.may_be_asked(host)
     stale = Hypervisor.objects.get(pk=host.pk)
-    assert not contact.may_be_asked(stale)
-    stale.ask_again_at = timezone.now() - timedelta(seconds=1)
+    assert not health.may_be_asked(stale)
+    stale.retry_at = timezone.now() - timedelta(seconds=1)
     stale.save()
-    assert contact.may_be_asked(stale)
+    assert health.may_be_asked(stale)
 
 
 def test_what_a_host_refuses_is_an_answer(host: Hypervisor, faulty: FaultyHost) -> None:
-    contact.record_silence(host, "no answer")
+    health.record_failure(host, "no answer")
     pause_is_over(host)
     faulty.fail_next("powers", HostMisconfigured("no pool"))
     with pytest.raises(HostMisconfigured):
-        hosts.connect(host).powers()
+        hypervisors.driver_for(host).powers()
     host.refresh_from_db()
-    assert host.silences == 0
+    assert host.failures == 0
 
 
 def test_an_operation_outlasts_its_hosts_silence(

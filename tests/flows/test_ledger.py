@@ -1,35 +1,41 @@
 """The ledger: lines are added and never changed, and the balance is their sum, whoever writes."""
 
 from collections.abc import Callable
-from datetime import UTC, datetime
+from datetime import UTC, date, datetime, timedelta
 from decimal import Decimal
 from typing import Any
 
 import pytest
 from django.db import IntegrityError, connection, transaction
-from django.db.migrations.executor import MigrationExecutor
 from django.db.models import Sum
 from django.utils import timezone
 
-from accounts import ledger
-from accounts.models import Account, CreditEntry
+from accounts.models import Account
+from billing import ledger
+from billing.models import Meter, Payment, Usage
+from core.errors import Refusal
 from tests.factories import AccountFactory
+from tests.flows.test_metering import forge
 from tests.flows.test_operations import at_once
-from vpsorg.errors import Refusal
 
-Kind = CreditEntry.Kind
-HOUR = datetime(2026, 2, 28, 23, 17, 5, tzinfo=UTC)
+DAY = date(2026, 2, 28)
 TOLD = {"reason": "invoice 17", "made_by": "a test"}
 
 
 def sum_of_lines(account: Account) -> Decimal:
-    total: Decimal = account.credit_entries.aggregate(sum=Sum("amount", default=Decimal(0)))["sum"]
-    return total
+    lines = account.payments, account.usage_lines
+    return sum(
+        (Decimal(of.aggregate(sum=Sum("amount", default=Decimal(0)))["sum"]) for of in lines), Decimal(0)
+    )
 
 
-def charge_of(account: Account, amount: str = "0.014", kind: Kind = Kind.USAGE, server_id: int = 7) -> None:
-    told = ledger.Charge(server_id=server_id, hour=HOUR, kind=kind, amount=Decimal(amount), reason="an hour")
-    ledger.charge(account, [told])
+def charge_of(account: Account, amount: str = "0.014", component: str = "usage", subject: int = 7) -> Usage:
+    """A line for the first hour of a day."""
+    one, _ = Meter.objects.get_or_create(
+        account=account, subject_kind="server", subject_id=subject, component=component, state="running"
+    )
+    number = 10**6 + Usage.objects.count()
+    return forge(one, DAY, id=number, amount=-Decimal(amount))
 
 
 @pytest.mark.django_db
@@ -48,19 +54,68 @@ def test_a_line_is_never_changed_or_removed(deed: Callable[[Any], None]) -> None
     """Guard: the trigger ``ledger_is_append_only``."""
     account = AccountFactory.create(credits=10)
     with pytest.raises(IntegrityError, match="never changed or removed"), transaction.atomic():
-        deed(CreditEntry.objects.filter(account=account))
-    assert account.credit_entries.get().amount == 10
+        deed(Payment.objects.filter(account=account))
+    assert account.payments.get().amount == 10
+
+
+GROWN = {"hours": 3, "amount": Decimal("-0.028")}
 
 
 @pytest.mark.django_db
-def test_an_hour_of_a_server_is_charged_once() -> None:
-    """Guard: the constraint ``one_charge_per_hour``."""
+@pytest.mark.parametrize(
+    "deed",
+    [
+        lambda lines: lines.update(amount=Decimal("-0.001")),
+        lambda lines: lines.update(amount=Decimal("-0.028")),
+        lambda lines: lines.update(hours=3),
+        lambda lines: lines.update(hours=2, amount=Decimal("-0.028")),
+        lambda lines: lines.update(hours=1, amount=Decimal("-0.028")),
+        lambda lines: lines.update(**GROWN, reason="something else"),
+        lambda lines: lines.update(**GROWN, day=DAY - timedelta(days=1)),
+        lambda lines: lines.update(**GROWN, account=AccountFactory.create()),
+        lambda lines: lines.update(**GROWN, subject_id=8),
+        lambda lines: lines.update(**GROWN, component="backups"),
+        lambda lines: lines.update(**GROWN, hour=datetime(2026, 2, 28, 1, tzinfo=UTC)),
+        lambda lines: lines.delete(),
+    ],
+    ids=[
+        *("gives back", "amount alone", "hours alone", "other hours", "the same hour", "reason", "day"),
+        *("account", "subject", "component", "later", "delete"),
+    ],
+)
+def test_a_line_of_usage_only_grows_by_hours_that_cost_something(deed: Callable[[Any], None]) -> None:
+    """Guard: the trigger ``usage_only_grows``, condition by condition."""
     account = AccountFactory.create(credits=10)
     charge_of(account)
-    with pytest.raises(IntegrityError, match="one_charge_per_hour"), transaction.atomic():
+    with pytest.raises(IntegrityError, match="it grows by whole hours"), transaction.atomic():
+        deed(Usage.objects.filter(account=account))
+    Usage.objects.filter(account=account).update(**GROWN)
+    account.refresh_from_db()
+    assert account.balance == sum_of_lines(account) == Decimal("9.972")
+
+
+@pytest.mark.django_db
+def test_a_balance_follows_whoever_writes_to_the_table_of_a_month_by_its_name() -> None:
+    """Guard: STATEMENT_TRIGGERS in ``core.partitions``."""
+    account = AccountFactory.create(credits=10)
+    charge_of(account)
+    with connection.cursor() as sql:
+        sql.execute("UPDATE billing_usage_2026_02 SET hours = 3, amount = -0.028")
+    account.refresh_from_db()
+    assert account.balance == sum_of_lines(account) == Decimal("9.972")
+    with connection.cursor() as sql, pytest.raises(IntegrityError, match="grows"), transaction.atomic():
+        sql.execute("DELETE FROM billing_usage_2026_02")
+
+
+@pytest.mark.django_db
+def test_a_component_has_one_line_for_a_day() -> None:
+    """Guard: the constraint ``one_line_per_meter_and_day``; within it, each hour has one bit."""
+    account = AccountFactory.create(credits=10)
+    charge_of(account)
+    with pytest.raises(IntegrityError, match="meter_id_day"), transaction.atomic():
         charge_of(account)
-    charge_of(account, kind=Kind.BACKUPS)
-    charge_of(account, server_id=8)
+    charge_of(account, component="backups")
+    charge_of(account, subject=8)
     account.refresh_from_db()
     assert account.balance == sum_of_lines(account) == Decimal("9.958")
 
@@ -101,7 +156,7 @@ def test_the_database_knows_since_when_a_balance_is_below_zero() -> None:
     account.refresh_from_db()
     began = account.below_zero_since
     assert began is not None
-    charge_of(account, "0.01", server_id=8)
+    charge_of(account, "0.01", subject=8)
     account.refresh_from_db()
     assert account.below_zero_since == began
     ledger.top_up(account=account, amount=Decimal("0.02"), **TOLD)
@@ -113,25 +168,35 @@ def test_the_database_knows_since_when_a_balance_is_below_zero() -> None:
 @pytest.mark.parametrize("give", [ledger.top_up, ledger.refund])
 @pytest.mark.parametrize("amount", ["0", "-5", "0.00001", "12345678901", "NaN", "Infinity"])
 def test_what_is_no_amount_to_give_is_refused_and_nothing_written(
-    give: Callable[..., CreditEntry], amount: str
+    give: Callable[..., Payment], amount: str
 ) -> None:
     account = AccountFactory.create(credits=10)
     with pytest.raises(Refusal) as refusal:
         give(account=account, amount=Decimal(amount), **TOLD)
     assert refusal.value.code == "invalid_amount"
-    assert CreditEntry.objects.count() == 1
+    assert Payment.objects.count() == 1
 
 
 @pytest.mark.django_db
 @pytest.mark.parametrize(
     ("kind", "amount"),
-    [("top_up", "-1"), ("refund", "0"), ("signup", "-1"), ("usage", "1"), ("backups", "0"), ("usage", "-1")],
+    [("top_up", "-1"), ("refund", "0"), ("signup", "-1")],
 )
 def test_the_database_knows_which_lines_give_and_which_take(kind: str, amount: str) -> None:
-    """Guards: the two check constraints.  The last line takes, but for no hour."""
+    """Guard: the check constraint."""
     account = AccountFactory.create()
-    with pytest.raises(IntegrityError, match="charges_"), transaction.atomic():
-        CreditEntry.objects.create(account=account, kind=kind, amount=amount, **TOLD)
+    with pytest.raises(IntegrityError, match="payments_give"), transaction.atomic():
+        Payment.objects.create(account=account, kind=kind, amount=amount, **TOLD)
+
+
+@pytest.mark.django_db
+@pytest.mark.parametrize(("hours", "amount"), [(1, "1"), (1, "0"), (0, "-1"), (1 << 24, "-1")])
+def test_a_line_of_usage_takes_and_is_for_hours_of_a_day(hours: int, amount: str) -> None:
+    """Guards: the two check constraints."""
+    account = AccountFactory.create()
+    one = Meter.objects.create(account=account, subject_kind="server", subject_id=7, component="usage")
+    with pytest.raises(IntegrityError, match="usage_"), transaction.atomic():
+        forge(one, DAY, hours=hours, amount=Decimal(amount))
 
 
 @pytest.mark.django_db
@@ -155,31 +220,4 @@ def test_a_line_says_why(reason: str) -> None:
     account = AccountFactory.create(credits=10)
     with pytest.raises(Refusal):
         ledger.correct(account=account, amount=Decimal(-1), reason=reason, made_by="a test")
-    assert CreditEntry.objects.count() == 1
-
-
-def test_lines_from_before_are_kept(transactional_db: None) -> None:
-    """A ledger as it was written before the database kept the balance, brought up to date."""
-    before, now = [("accounts", "0003_webhooks")], MigrationExecutor(connection).loader.graph
-    executor = MigrationExecutor(connection)
-    old = executor.migrate([("servers", "0001_initial"), *before]).apps
-    try:
-        account = old.get_model("accounts", "Account").objects.create(email="alice@example.com")
-        poor = old.get_model("accounts", "Account").objects.create(email="bob@example.com")
-        lines = old.get_model("accounts", "CreditEntry").objects
-        for kind, amount in (("signup", 5), ("grant", 10), ("payment", 20), ("grant", -7), ("correction", 0)):
-            lines.create(account=account, kind=kind, amount=amount, note=f"old {kind}")
-        lines.create(account=poor, kind="grant", amount=-1)
-    finally:
-        executor = MigrationExecutor(connection)
-        executor.migrate(now.leaf_nodes())
-    kept = CreditEntry.objects.filter(account_id=account.pk).order_by("pk")
-    assert [(line.kind, int(line.amount), line.reason) for line in kept] == [
-        ("signup", 5, "old signup"),
-        ("top_up", 10, "old grant"),
-        ("top_up", 20, "old payment"),
-        ("correction", -7, "old grant"),
-        ("correction", 0, "old correction"),
-    ]
-    assert Account.objects.get(pk=account.pk).balance == 28
-    assert Account.objects.get(pk=poor.pk).below_zero_since is not None
+    assert Payment.objects.count() == 1

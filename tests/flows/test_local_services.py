@@ -82,9 +82,9 @@ def test_a_private_file_is_private_from_its_first_moment(tmp_path: Path) -> None
 def test_the_secret_stays_and_the_environment_wins(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     for name in ("VPS_SECRET_KEY", "VPS_DEBUG"):
         monkeypatch.delenv(name, raising=False)
-    first = settings.settle(tmp_path, {})
+    first = settings.load(tmp_path, {})
     monkeypatch.setenv("VPS_DEBUG", "true")
-    second = settings.settle(tmp_path, {})
+    second = settings.load(tmp_path, {})
     assert second["VPS_SECRET_KEY"] == first["VPS_SECRET_KEY"]
     assert settings.read(tmp_path / "private.env")["VPS_DEBUG"] == "true"
 

@@ -1,6 +1,7 @@
 """The lock, the lease and the fence, with real threads on real Postgres."""
 
 from collections.abc import Callable
+from contextvars import copy_context
 from datetime import timedelta
 from threading import Barrier, Thread
 from time import monotonic
@@ -10,6 +11,8 @@ import pytest
 from django.db import connection
 from django.utils import timezone
 
+from core.broker import send_on_commit
+from core.errors import NotFound, OperationInProgress, Refusal
 from servers import lifecycle, services
 from servers.lifecycle import Failure, LeaseLost
 from servers.models import Operation, Server
@@ -17,8 +20,6 @@ from servers.selectors import due_operations
 from servers.states import OperationKind, OperationStatus, PowerState, ServerStatus
 from tests.factories import OperationFactory, ServerFactory
 from tests.private_services import REDIS
-from vpsorg.errors import NotFound, OperationInProgress, Refusal
-from vpsorg.messages import send_on_commit
 
 pytestmark = pytest.mark.django_db(transaction=True)
 T = TypeVar("T")
@@ -37,7 +38,7 @@ def at_once(times: int, do: Callable[[], T]) -> list[T | Refusal]:
         finally:
             connection.close()
 
-    threads = [Thread(target=run) for _ in range(times)]
+    threads = [Thread(target=copy_context().run, args=[run]) for _ in range(times)]  # by the same actor
     for thread in threads:
         thread.start()
     for thread in threads:
@@ -57,7 +58,7 @@ def lease_ended(operation: Operation) -> None:
 
 def test_of_many_requests_at_once_exactly_one_is_taken() -> None:
     server = ServerFactory.create(status=ServerStatus.ACTIVE)
-    results = at_once(8, lambda: services.reboot_server(server=server, requested_by="a test"))
+    results = at_once(8, lambda: services.reboot_server(server=server))
     assert sum(isinstance(result, Operation) for result in results) == 1
     refusals = [result for result in results if isinstance(result, Refusal)]
     assert {type(refusal) for refusal in refusals} == {OperationInProgress}
@@ -66,7 +67,7 @@ def test_of_many_requests_at_once_exactly_one_is_taken() -> None:
 
 def test_of_many_deletes_at_once_exactly_one_is_taken() -> None:
     server = ServerFactory.create(status=ServerStatus.ACTIVE)
-    results = at_once(8, lambda: services.delete_server(server=server, requested_by="a test"))
+    results = at_once(8, lambda: services.delete_server(server=server))
     assert sum(isinstance(result, Operation) for result in results) == 1
 
 
@@ -118,7 +119,7 @@ def test_a_lease_that_is_renewed_does_not_end() -> None:
 
 def test_a_delete_cancels_what_is_under_way_and_waits_for_its_worker_to_let_go() -> None:
     reboot = begun()
-    delete = services.delete_server(server=reboot.server, requested_by="a test")
+    delete = services.delete_server(server=reboot.subject_server)
     reboot.refresh_from_db()
     assert reboot.status == OperationStatus.CANCELLED
     assert lifecycle.begin(delete.pk) is None, "the reboot's worker still holds its lease"
@@ -130,7 +131,7 @@ def test_a_delete_cancels_what_is_under_way_and_waits_for_its_worker_to_let_go()
 
 def test_a_delete_begins_when_the_lease_of_a_dead_worker_has_ended() -> None:
     reboot = begun()
-    delete = services.delete_server(server=reboot.server, requested_by="a test")
+    delete = services.delete_server(server=reboot.subject_server)
     lease_ended(reboot)
     assert lifecycle.begin(delete.pk) is not None
 
@@ -158,8 +159,8 @@ def test_an_order_outlives_a_broker_that_is_down_and_does_not_wait_for_it() -> N
     began = monotonic()
     try:
         for other in others:
-            services.reboot_server(server=other, requested_by="a test")
-        operation = services.reboot_server(server=server, requested_by="a test")
+            services.reboot_server(server=other)
+        operation = services.reboot_server(server=server)
         assert monotonic() - began < 3
     finally:
         REDIS.start()
@@ -177,16 +178,16 @@ def test_two_open_operations_are_refused_by_the_database_itself() -> None:
 
 def test_a_server_deleted_meanwhile_is_not_changed_any_more() -> None:
     server = ServerFactory.create(status=ServerStatus.ACTIVE, name="before")
-    services.delete_server(server=server, requested_by="a test")
+    services.delete_server(server=server)
     with pytest.raises(NotFound):
         services.update_server(server=server, name="after")
     assert Server.objects.get(pk=server.pk).name == "before"
 
 
 def test_no_message_makes_an_error_while_the_broker_is_down() -> None:
-    """Guard: ``send`` in vpsorg/messages.py is a function: Django asks what failed for its name."""
+    """Guard: ``send`` in core/broker.py, which catches what the broker's absence raises."""
     REDIS.stop()
     try:
-        send_on_commit("accounts.deliver_webhook", 1)
+        send_on_commit("webhooks.deliver", 1)
     finally:
         REDIS.start()

@@ -3,28 +3,30 @@
 import os
 import signal
 from collections.abc import Callable
+from dataclasses import replace
 from datetime import timedelta
 from typing import Any
 from uuid import UUID
 
+import libvirt
 import pytest
 from django.utils import timezone
 
+from core.errors import NoCapacity
+from core.locks import reconcile_of_host, try_lock
 from inventory.models import Hypervisor
-from provisioning import hosts
-from provisioning.hypervisors.base import HostUnreachable, HypervisorError
+from provisioning import host_facts, hypervisors
+from provisioning.drivers.base import HostUnreachable, HypervisorError
 from provisioning.reconcile import reconcile, sample_usage
 from provisioning.tasks import reconcile_host
 from provisioning.verify.findings import Code
 from provisioning.verify.verification import verify
 from servers import lifecycle, services
 from servers.models import Operation, Server
-from servers.selectors import failed_creates_on, servers_that_keep_dying
+from servers.selectors import RECONCILE, failed_creates_on, servers_that_keep_dying
 from servers.states import OperationKind, PowerState, ServerStatus
-from tests.flows.conftest import FaultyHost, finish, open_operation
+from tests.flows.conftest import FaultyHost, failed, finish, open_operation
 from tests.flows.test_operations import at_once
-from vpsorg.errors import NoCapacity
-from vpsorg.only_one import only_one
 
 
 def looked_at(host: Hypervisor, server: Server) -> Server:
@@ -35,19 +37,24 @@ def looked_at(host: Hypervisor, server: Server) -> Server:
 
 def pause_is_over(host: Hypervisor) -> None:
     """What time does to an open circuit."""
-    host.ask_again_at = timezone.now()
-    host.save(update_fields=["ask_again_at"])
+    host.retry_at = timezone.now()
+    host.save(update_fields=["retry_at"])
 
 
 def kill_qemu(server: Server) -> None:
     """What a crash of the host's QEMU looks like."""
+    os.kill(qemu_of(server), signal.SIGKILL)
+
+
+def qemu_of(server: Server) -> int:
+    """Its process id."""
     mine = [
         int(pid)
         for pid in os.listdir("/proc")
         if pid.isdigit() and f"vps-{server.uuid}".encode() in _command_line(pid)
     ]
     assert len(mine) == 1, mine
-    os.kill(mine[0], signal.SIGKILL)
+    return mine[0]
 
 
 def _command_line(pid: str) -> bytes:
@@ -61,7 +68,7 @@ def _command_line(pid: str) -> bytes:
 
 def wait_until_off(server: Server) -> None:
     deadline = timezone.now() + timedelta(seconds=60)
-    while hosts.host_of(server).power(server.uuid).state != PowerState.OFF:
+    while hypervisors.driver_of(server).power(server.uuid).state != PowerState.OFF:
         assert timezone.now() < deadline
 
 
@@ -94,7 +101,7 @@ def test_what_runs_as_promised_is_seen_and_left_alone(host: Hypervisor, active: 
 
 
 def test_a_server_that_was_switched_off_on_its_host_is_stopped(host: Hypervisor, active: Server) -> None:
-    hosts.host_of(active).power_off(active.uuid)
+    hypervisors.driver_of(active).power_off(active.uuid)
     assert looked_at(host, active).status == ServerStatus.STOPPED
     assert not Operation.objects.filter(kind=OperationKind.START).exists()
 
@@ -103,9 +110,9 @@ def test_a_server_that_was_started_on_its_host_is_active(
     host: Hypervisor, active: Server, settings: Any
 ) -> None:
     settings.VPS_SHUTDOWN_TIMEOUT = 0
-    services.stop_server(server=active, requested_by="a test")
+    services.stop_server(server=active)
     finish(active)
-    hosts.host_of(active).start(active.uuid)
+    hypervisors.driver_of(active).start(active.uuid)
     assert looked_at(host, active).status == ServerStatus.ACTIVE
 
 
@@ -134,9 +141,9 @@ def test_a_server_whose_process_died_is_started_again(host: Hypervisor, active: 
     kill_qemu(active)
     wait_until_off(active)
     assert looked_at(host, active).status == ServerStatus.STARTING
-    assert open_operation(active).requested_by == "reconcile"
+    assert open_operation(active).actor == RECONCILE
     assert finish(active).status == ServerStatus.ACTIVE
-    assert hosts.host_of(active).power(active.uuid).state == PowerState.RUNNING
+    assert hypervisors.driver_of(active).power(active.uuid).state == PowerState.RUNNING
 
 
 def test_a_server_that_dies_after_each_start_is_left_stopped(
@@ -169,21 +176,21 @@ def test_an_unreachable_host_changes_no_status(host: Hypervisor, faulty: FaultyH
 
 
 def test_a_server_with_an_open_operation_is_left_alone(host: Hypervisor, active: Server) -> None:
-    hosts.host_of(active).power_off(active.uuid)
-    services.reboot_server(server=active, requested_by="a test")
+    hypervisors.driver_of(active).power_off(active.uuid)
+    services.reboot_server(server=active)
     assert looked_at(host, active).status == ServerStatus.REBOOTING
 
 
 def test_old_news_is_no_news(active: Server) -> None:
     """The host was asked before the last operation ended: what it said is over."""
-    asked_at = active.settled_at - timedelta(seconds=1)
+    asked_at = active.written_at - timedelta(seconds=1)
     assert not lifecycle.observe(active, PowerState.OFF, asked_at)
     active.refresh_from_db()
     assert active.status == ServerStatus.ACTIVE
 
 
 def test_a_machine_that_is_missing_is_unknown_and_nothing_is_done(host: Hypervisor, active: Server) -> None:
-    hosts.host_of(active).delete(active.uuid)
+    hypervisors.driver_of(active).delete(active.uuid)
     seen = looked_at(host, active)
     assert (seen.status, seen.power_state) == (ServerStatus.ACTIVE, PowerState.UNKNOWN)
 
@@ -198,21 +205,76 @@ def test_usage_is_what_libvirt_counts(host: Hypervisor, active: Server) -> None:
     assert 0 <= active.usage.memory_used_mib <= 128
 
 
+def test_one_sample_that_cannot_be_recorded_concerns_one_server(
+    host: Hypervisor, faulty: FaultyHost, order: Callable[[], Server], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Guard: see_to_each in sample_usage."""
+    bad, good = finish(order()), finish(order())
+    told = faulty.usage([bad.uuid, good.uuid])
+    told = {bad.uuid: replace(told[bad.uuid], memory_used_mib=2**62), good.uuid: told[good.uuid]}
+    monkeypatch.setattr(faulty, "usage", lambda machines: told)
+    sample_usage(host)
+    bad.usage.refresh_from_db()
+    good.usage.refresh_from_db()
+    assert bad.usage.sampled_at is None
+    assert good.usage.sampled_at is not None
+
+
+def test_one_server_that_cannot_be_reconciled_does_not_keep_the_others(
+    host: Hypervisor, order: Callable[[], Server], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Guard: see_to_each in _apply_all."""
+    bad, good = finish(order()), finish(order())
+    for server in (bad, good):
+        hypervisors.driver_of(server).power_off(server.uuid)
+    follow = services.follow_host
+
+    def follow_or_fail(*, server: Server, **told: Any) -> None:
+        if server == bad:
+            raise RuntimeError("a bug of ours")
+        follow(server=server, **told)
+
+    monkeypatch.setattr(services, "follow_host", follow_or_fail)
+    reconcile(host)
+    good.refresh_from_db()
+    assert good.status == ServerStatus.STOPPED
+
+
+def test_servers_whose_network_was_restarted_are_plugged_in_again(
+    host: Hypervisor, order: Callable[[], Server], qemu_uri: str
+) -> None:
+    """Guard: _reattach in reconcile."""
+    servers = [finish(order()) for _ in range(2)]
+    on_host = libvirt.open(qemu_uri)
+    try:
+        network = on_host.networkLookupByName("vps")
+        network.destroy()
+        network.create()
+        off = [finding.object for finding in verify() if finding.code == Code.SERVER_OFF_NETWORK]
+        assert off == [f"server {server.pk}" for server in servers]
+        assert "2 of its machines are off their network" in host_facts.ask(host)
+        reconcile(host)
+        assert len(network.listAllPorts()) == 2
+    finally:
+        on_host.close()
+    assert Code.SERVER_OFF_NETWORK not in {finding.code for finding in verify()}
+    assert "off their network" not in host_facts.ask(host)
+
+
 def test_a_host_that_does_not_let_go_is_asked_once_a_round(
     host: Hypervisor, faulty: FaultyHost, order: Callable[[], Server]
 ) -> None:
     """Guard: the ``return`` in _remove_leftovers; without it each machine that is stuck costs a minute."""
-    failed, given_up = [finish(order()) for _ in range(3)], finish(order())
-    Server.objects.update(status=ServerStatus.ERROR)
-    Server.objects.filter(pk=given_up.pk).update(placement=None)
+    holding = [failed(finish(order())) for _ in range(3)]
+    failed(finish(order()), home=None)
     faulty.calls.clear()
     faulty.fail_next("delete", HypervisorError("the process does not die"))
     reconcile(host)
     assert faulty.calls.count("delete") == 1
     reconcile(host)
     assert faulty.calls.count("delete") == 1 + 4
-    assert not Server.objects.filter(pk__in=[server.pk for server in failed]).exclude(placement=None)
-    assert hosts.driver(host).powers() == {}
+    assert not Server.objects.filter(pk__in=[server.pk for server in holding]).exclude(home=None)
+    assert hypervisors.bare_driver_for(host).powers() == {}
 
 
 def test_one_machine_that_is_stuck_does_not_keep_the_others(
@@ -220,33 +282,32 @@ def test_one_machine_that_is_stuck_does_not_keep_the_others(
 ) -> None:
     """Guard: the shuffle in _remove_leftovers."""
     for _ in range(2):
-        finish(order())
-    Server.objects.update(status=ServerStatus.ERROR)
+        failed(finish(order()))
     stuck = failed_creates_on(host)[0]
     delete = faulty.delete
 
-    def stuck_or_not(machine: UUID) -> None:
+    def stuck_or_not(machine: UUID, **told: bool) -> None:
         if machine == stuck.uuid:
             raise HypervisorError("the process does not die")
-        delete(machine)
+        delete(machine, **told)
 
     monkeypatch.setattr(faulty, "delete", stuck_or_not)
     for _ in range(20):
         reconcile(host)
-    assert Server.objects.exclude(placement=None).get() == stuck
+    assert Server.objects.exclude(home=None).get() == stuck
 
 
 def test_a_host_is_reconciled_by_one_worker_at_a_time(host: Hypervisor, faulty: FaultyHost) -> None:
-    """Guard: only_one in tasks.py."""
-    with only_one(f"reconcile host {host.pk}"):
+    """Guard: try_lock in tasks.py."""
+    with try_lock(reconcile_of_host(host.pk)):
         at_once(1, lambda: reconcile_host(host.pk))
     assert faulty.calls == []
     reconcile_host(host.pk)
-    assert faulty.calls == ["powers", "check_ready"]
+    assert faulty.calls == ["powers", "check_ready", "room", "off_network", "images"]
 
 
 @pytest.mark.parametrize("power", [PowerState.RUNNING, PowerState.OFF])
-def test_a_server_that_failed_is_not_brought_back_by_the_watch(
+def test_a_server_that_failed_is_not_brought_back_by_reconcile(
     host: Hypervisor, active: Server, power: PowerState
 ) -> None:
     Server.objects.filter(pk=active.pk).update(status=ServerStatus.ERROR)

@@ -12,6 +12,7 @@ from hypothesis import HealthCheck, Phase, settings
 from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, initialize, invariant, precondition, rule
 
+from core.errors import NotAllowedNow, NotFound, OperationInProgress
 from servers import lifecycle
 from servers.lifecycle import Failure, LeaseLost
 from servers.models import Operation, Server
@@ -24,8 +25,7 @@ from servers.states import (
     PowerState,
     ServerStatus,
 )
-from tests.factories import ServerFactory
-from vpsorg.errors import NotAllowedNow, NotFound, OperationInProgress
+from tests.factories import ServerFactory, wish_for
 
 pytestmark = pytest.mark.django_db(transaction=True)
 
@@ -56,7 +56,7 @@ class ManyClients(RuleBasedStateMachine):
     def ask(self, client: int, kind: OperationKind) -> None:
         """A client asks by what it knew of the server the last time it looked."""
         try:
-            lifecycle.request(self.stale[client], kind, requested_by=f"client {client}")
+            lifecycle.request(self.stale[client], kind, wish=wish_for(kind))
         except NotFound:
             assert self.status in GONE
         except OperationInProgress:
@@ -136,7 +136,7 @@ class ManyClients(RuleBasedStateMachine):
 
     def _as_before(self) -> ServerStatus:
         operation = Operation.objects.filter(server=self.pk).latest("pk")
-        return ServerStatus(operation.server.suspended_from or operation.status_before)
+        return ServerStatus(operation.subject_server.suspended_from or operation.status_before)
 
     @invariant()
     def the_row_says_what_the_table_says(self) -> None:

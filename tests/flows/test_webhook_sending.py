@@ -14,8 +14,8 @@ from cryptography.hazmat.primitives import hashes, serialization
 from cryptography.hazmat.primitives.asymmetric import ec
 from cryptography.x509.oid import NameOID
 
-from accounts.webhooks.sending import Fault, Outcome, post
 from tests.receiver import LOOPBACK, Receiver, Resolver, receiving
+from webhooks.sending import Fault, Outcome, post
 
 
 @pytest.fixture
@@ -41,7 +41,7 @@ def _says_nothing(request: BaseHTTPRequestHandler) -> None:
     time.sleep(6)
 
 
-def _drips(request: BaseHTTPRequestHandler) -> None:
+def drips(request: BaseHTTPRequestHandler) -> None:
     """A byte now and then: each read is in time, the whole never ends."""
     for _ in range(120):
         request.wfile.write(b"X")
@@ -56,7 +56,7 @@ def _drips_interim_answers(request: BaseHTTPRequestHandler) -> None:
         time.sleep(0.05)
 
 
-@pytest.mark.parametrize("answer", [_says_nothing, _drips, _drips_interim_answers])
+@pytest.mark.parametrize("answer", [_says_nothing, drips, _drips_interim_answers])
 def test_nobody_is_waited_for_longer_than_the_limit(
     receiver: Receiver, answer: Callable[[BaseHTTPRequestHandler], None]
 ) -> None:

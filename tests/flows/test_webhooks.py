@@ -15,15 +15,15 @@ from django.db import connection, transaction
 from django.test.utils import CaptureQueriesContext
 from django.utils import timezone
 
-from accounts.models import Webhook, WebhookDelivery
-from accounts.webhooks import delivery as outbox
-from accounts.webhooks import services
-from accounts.webhooks.events import Event
-from accounts.webhooks.sending import Fault, Outcome
 from tests.factories import AccountFactory, WebhookDeliveryFactory, WebhookFactory
 from tests.flows.conftest import Killed
 from tests.receiver import LOOPBACK, Receiver, Resolver
 from tests.unit.test_webhook_signing import verify
+from webhooks import delivery as outbox
+from webhooks import services
+from webhooks.events import Event
+from webhooks.models import Webhook, WebhookDelivery
+from webhooks.sending import Fault, Outcome
 
 pytestmark = pytest.mark.django_db
 with_threads = pytest.mark.django_db(transaction=True)
@@ -263,7 +263,9 @@ def test_a_name_that_turns_to_this_machine_after_it_was_registered_is_refused(
     settings.VPS_WEBHOOK_PRIVATE_NETWORKS = []
     monkeypatch.setattr(socket, "getaddrinfo", Resolver("8.8.8.8", "127.0.0.1"))
     url = f"https://rebind.example.com:{receiver.port}/"
-    webhook, _ = services.create_webhook(account=AccountFactory.create(), url=url, events=["*"])
+    account = AccountFactory.create()
+    services.require_permitted(account=account, url=url)
+    webhook, _ = services.create_webhook(account=account, url=url, events=["*"])
     sent = announce(webhook)
 
     work()
@@ -300,7 +302,7 @@ def _answers_slowly(request: BaseHTTPRequestHandler) -> None:
 
 @with_threads
 def test_the_same_message_to_many_workers_is_sent_once(receiver: Receiver, webhook: Webhook) -> None:
-    """Guard: ``_free()`` in ``take``."""
+    """Guard: ``due`` in ``leases.take``."""
     sent = announce(webhook)
     receiver.answers = [_answers_slowly]
 
@@ -334,7 +336,7 @@ def test_what_a_dead_worker_had_sent_is_sent_again_after_its_lease(
 
 
 def test_a_worker_that_comes_back_late_changes_nothing(webhook: Webhook) -> None:
-    """Guard: ``attempts=delivery.attempts`` in ``record``."""
+    """Guard: the fence, ``leases.held``."""
     sent = announce(webhook)
     ghost = outbox.take(sent.pk)
     assert ghost is not None
@@ -348,7 +350,7 @@ def test_a_worker_that_comes_back_late_changes_nothing(webhook: Webhook) -> None
 
 
 def test_a_receiver_that_hangs_holds_one_worker_and_not_all(webhook: Webhook) -> None:
-    """Guard: ``~Exists(others)`` in ``take``."""
+    """Guard: ``may_begin`` of a delivery."""
     first, second = announce(webhook), announce(webhook)
     elsewhere = WebhookDeliveryFactory.create()
 

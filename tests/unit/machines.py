@@ -4,7 +4,7 @@ from ipaddress import ip_address, ip_interface
 from typing import Any
 from uuid import UUID
 
-from provisioning.hypervisors.base import Image, MachineSpec, Nic
+from provisioning.drivers.base import Image, MachineSpec, Nic
 
 MACHINE = UUID("5d9c6ef0-6c1e-4b57-8c1f-0d6c2f6a1b11")
 

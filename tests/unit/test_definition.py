@@ -6,9 +6,9 @@ from uuid import UUID, uuid4
 
 import pytest
 
-from provisioning.hypervisors.base import Card, Machine, MachineSpec, Power
-from provisioning.hypervisors.definition import machine_of
-from provisioning.hypervisors.domain_xml import Paths, domain_xml
+from provisioning.drivers.base import Card, Machine, MachineSpec, Power
+from provisioning.drivers.definition import machine_of
+from provisioning.drivers.domain_xml import Paths, domain_xml
 from servers.states import PowerState
 from tests.unit.machines import MACHINE, NIC, spec
 

@@ -6,8 +6,8 @@ from typing import Any
 
 import pytest
 
-from provisioning.hypervisors.base import HypervisorError
-from provisioning.hypervisors.domain_xml import NAMESPACE, Paths, domain_xml, without_speed_limits
+from provisioning.drivers.base import HypervisorError
+from provisioning.drivers.domain_xml import NAMESPACE, Paths, domain_xml, without_speed_limits
 from tests.unit.machines import HOSTILE, MACHINE, NIC, spec
 
 PATHS = Paths(disk="/pool/disk.qcow2", seed="/pool/seed.iso", console_log="/pool/console.log")

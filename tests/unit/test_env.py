@@ -13,7 +13,7 @@ from typing import Any
 import pytest
 from django.core.exceptions import ImproperlyConfigured
 
-from vpsorg import env
+from core import env
 
 PROJECT = Path(__file__).parents[2]
 SECRET = "0123456789abcdef0123456789abcdef"
@@ -124,7 +124,7 @@ def test_a_database_url_is_taken_apart(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("THE_NAME", "postgres://vps:p%40ss@db.example.com:5433/store?sslmode=require")
 
     assert env.env_database("THE_NAME") == {
-        "ENGINE": "django.db.backends.postgresql",
+        "ENGINE": "core.postgres",
         "NAME": "store",
         "USER": "vps",
         "PASSWORD": "p@ss",
@@ -197,7 +197,10 @@ WRONG = {
     "VPS_BOOT_TIMEOUT": ["0"],
     "VPS_SHUTDOWN_TIMEOUT": ["0"],
     "VPS_ADDRESS_REST": ["-1"],
+    "VPS_POOL_RESERVE": ["-1", "101", "5 %"],
     "VPS_RATE_LIMIT": ["-1", "many"],
+    "VPS_MAX_SERVERS": ["-1", "many"],
+    "VPS_MAX_OPEN_CREATES": ["-1", "many"],
     "VPS_WEBHOOK_PRIVATE_NETWORKS": ["10.0.0.1/8", "localhost", "10.0.0.0/8;fd00::/8"],
 }
 

@@ -1,12 +1,13 @@
 """libvirt's answers in our words."""
 
 from ipaddress import ip_address
+from types import SimpleNamespace
 from typing import Any
 
 import libvirt
 import pytest
 
-from provisioning.hypervisors.base import (
+from provisioning.drivers.base import (
     HostBusy,
     HostMisconfigured,
     HostUnreachable,
@@ -14,9 +15,9 @@ from provisioning.hypervisors.base import (
     MachineNotFound,
     Usage,
 )
-from provisioning.hypervisors.libvirt_errors import is_about_traffic_control, translate
-from provisioning.hypervisors.libvirt_guest import addresses_of
-from provisioning.hypervisors.libvirt_observation import power_of, usage_of
+from provisioning.drivers.libvirt_errors import is_about_traffic_control, translate
+from provisioning.drivers.libvirt_guest import addresses_of, guest, hostname_of
+from provisioning.drivers.libvirt_observation import power_of, usage_of
 from servers.states import PowerState
 
 
@@ -162,6 +163,75 @@ def test_of_what_a_guest_claims_only_addresses_are_taken() -> None:
     ]
     interfaces = {"eth0": {"addrs": [{"addr": text} for text in claimed]}, "eth1": {"addrs": None}}
     assert addresses_of(interfaces) == (ip_address("203.0.113.7"), ip_address("2001:db8::7"))
+
+
+NONSENSE = {
+    "more free than there is": {"balloon.available": 1000, "balloon.usable": 2000},
+    "more than the machine has": {"balloon.available": 2**40, "balloon.unused": 5},
+    "far too much": {"balloon.available": 2**62, "balloon.usable": 0},
+    "too much free": {"balloon.available": 2**63, "balloon.usable": 2**64 - 1},
+    "less than nothing": {"balloon.available": 1000, "balloon.usable": -5},
+}
+
+
+@pytest.mark.parametrize("told", NONSENSE.values(), ids=NONSENSE)
+def test_what_a_guest_says_of_its_memory_is_believed_only_if_it_can_be(told: dict[str, int]) -> None:
+    """Guard: the comparison in _memory_used_kib."""
+    sample = usage_of(STATS | told, vcpus=1)
+    assert sample is not None
+    assert sample.memory_used_mib == 256, "what it costs the host"
+
+
+ODD_ADDRESSES = {
+    "2001:db8::7%eth0": ["2001:db8::7"],
+    "2001:db8::7%": ["2001:db8::7"],
+    "fe80::1%eth0": [],
+    "::": [],
+    "0.0.0.0": [],
+    "ff02::1": [],
+    "224.0.0.1": [],
+    "::ffff:203.0.113.7": [],
+    "203.0.113.7/24": [],
+    "٢٠٣.0.113.7": [],
+    "203.0.113.7\x00": [],
+}
+
+
+@pytest.mark.parametrize(("told", "taken"), ODD_ADDRESSES.items(), ids=map(ascii, ODD_ADDRESSES))
+def test_an_address_of_a_guest_is_one_that_others_can_speak_to(told: str, taken: list[str]) -> None:
+    """Guards: partition in addresses_of, _is_reachable."""
+    assert addresses_of({"eth0": {"addrs": [{"addr": told}]}}) == tuple(map(ip_address, taken))
+
+
+@pytest.mark.parametrize("told", [None, 7, "203.0.113.7", {}, {"addr": None}, {"address": "203.0.113.7"}])
+def test_a_list_of_addresses_that_is_none_hides_no_other(told: Any) -> None:
+    interfaces = {"eth0": {"addrs": [told, {"addr": "203.0.113.7"}]}, "eth1": {}}
+    assert addresses_of(interfaces) == (ip_address("203.0.113.7"),)
+
+
+@pytest.mark.parametrize(
+    "told", [None, 7, "", "-x", "a b", "a\x00", "a\n", "é", "\udc80", "a" * 254, "<script>", "a."]
+)
+def test_a_hostname_that_is_none_is_not_taken(told: object) -> None:
+    """Guard: hostname_of."""
+    assert hostname_of(told) is None
+
+
+@pytest.mark.parametrize("told", ["a", "web-1.example.com", "my_host", "x" * 253])
+def test_a_hostname_is_taken(told: str) -> None:
+    assert hostname_of(told) == told
+
+
+def test_an_answer_that_cannot_be_read_is_none() -> None:
+    """Guard: UnicodeError in _ask."""
+
+    def interfaces(source: int) -> Any:
+        return b"\xe9".decode()
+
+    domain = SimpleNamespace(
+        agentSetResponseTimeout=lambda seconds: 0, interfaceAddresses=interfaces, name=lambda: "vps-x"
+    )
+    assert guest(domain) is None
 
 
 def test_a_guest_cannot_claim_addresses_without_end() -> None:

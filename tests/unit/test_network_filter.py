@@ -6,7 +6,7 @@ from ipaddress import ip_interface
 
 import pytest
 
-from provisioning.hypervisors.network_filter import filter_xml, link_local, parameters
+from provisioning.drivers.network_filter import filter_xml, link_local, parameters
 from tests.unit.machines import NIC
 
 

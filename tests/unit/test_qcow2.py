@@ -1,13 +1,16 @@
 """An image comes from outside: its header must not lead to the host's files."""
 
+import random
 import struct
 import subprocess
+from collections.abc import Callable
+from contextlib import suppress
 from pathlib import Path
 
 import pytest
 
-from provisioning.hypervisors.base import ImageInvalid
-from provisioning.hypervisors.qcow2 import inspect
+from provisioning.drivers.base import ImageInvalid
+from provisioning.drivers.qcow2 import inspect
 
 
 def make(path: Path, *options: str) -> Path:
@@ -69,3 +72,58 @@ def test_what_is_no_qcow2_is_refused(tmp_path: Path, content: bytes) -> None:
     file.write_bytes(content)
     with pytest.raises(ImageInvalid, match="not a qcow2"):
         inspect(file)
+
+
+def written(tmp_path: Path) -> Path:
+    """An image with 1 MiB in it."""
+    raw = tmp_path / "raw"
+    raw.write_bytes(random.Random(1).randbytes(2**20))
+    image = tmp_path / "image"
+    subprocess.run(["qemu-img", "convert", "-q", "-O", "qcow2", str(raw), str(image)], check=True)
+    return image
+
+
+def field(image: Path, offset: int) -> int:
+    return int.from_bytes(image.read_bytes()[offset : offset + 8])
+
+
+def cut(image: Path, size: int) -> None:
+    image.write_bytes(image.read_bytes()[:size])
+
+
+DAMAGES: dict[str, Callable[[Path], object]] = {
+    "cut to its header": lambda image: cut(image, 80),
+    "cut before its tables": lambda image: cut(image, 65_536),
+    "cut in the middle": lambda image: cut(image, image.stat().st_size // 2),
+    "a disk that is larger than its L1 table": lambda image: patch(image, 24, struct.pack(">Q", 2**40)),
+    "an L1 table outside of the file": lambda image: patch(image, 40, struct.pack(">Q", 2**40)),
+    "a refcount table outside of the file": lambda image: patch(image, 48, struct.pack(">Q", 2**40)),
+    "garbage in the L1 table": lambda image: patch(image, field(image, 40), b"\xa5" * 8),
+    "garbage in the refcount table": lambda image: patch(image, field(image, 48), b"\xa5" * 8),
+    "clusters that are outside of the file": lambda image: patch(
+        image, field(image, field(image, 40)) & (2**56 - 512), struct.pack(">Q", 1 << 63 | 2**40) * 4
+    ),
+    "clusters of an impossible size": lambda image: patch(image, 20, struct.pack(">I", 40)),
+    "a huge header": lambda image: patch(image, 100, struct.pack(">I", 2**31)),
+}
+
+
+@pytest.mark.parametrize("damage", DAMAGES)
+def test_an_image_with_damaged_tables_is_refused(tmp_path: Path, damage: str) -> None:
+    """Guard: ``_check_tables``."""
+    image = written(tmp_path)
+    assert inspect(image).virtual_size_bytes == 2**20
+    DAMAGES[damage](image)
+    with pytest.raises(ImageInvalid, match="damaged"):
+        inspect(image)
+
+
+@pytest.mark.parametrize("seed", range(20))
+def test_whatever_is_damaged_an_image_is_taken_or_refused(tmp_path: Path, seed: int) -> None:
+    luck = random.Random(seed)
+    image = written(tmp_path)
+    for _ in range(luck.randint(1, 8)):
+        where = luck.choice([luck.randrange(112), luck.randrange(5 * 65_536)])
+        patch(image, where, luck.randbytes(luck.randint(1, 8)))
+    with suppress(ImageInvalid):
+        inspect(image)

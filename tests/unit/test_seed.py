@@ -9,7 +9,7 @@ import pycdlib
 import pytest
 import yaml
 
-from provisioning.hypervisors.seed import meta_data, network_config, seed_iso, user_data
+from provisioning.drivers.seed import meta_data, network_config, seed_iso, user_data
 from tests.unit.machines import HOSTILE, MACHINE, NIC, spec
 
 
@@ -63,9 +63,12 @@ def test_a_gateway_outside_of_the_servers_network_is_on_its_link() -> None:
     addresses = (ip_interface("203.0.113.10/32"), ip_interface("2001:db8:113::10/128"))
     gateways = (ip_address("198.51.100.1"), ip_address("fe80::1"))
     nic = replace(NIC, addresses=addresses, gateways=gateways)
-    assert network_config(spec(nics=(nic,)))["ethernets"]["primary"]["routes"] == [
-        {"to": "0.0.0.0/0", "via": "198.51.100.1", "on-link": True},
-        {"to": "::/0", "via": "fe80::1", "on-link": True},
+    card = network_config(spec(nics=(nic,)))["ethernets"]["primary"]
+    assert card["routes"] == [{"to": "0.0.0.0/0", "via": "198.51.100.1", "on-link": True}]
+    assert card["gateway6"] == "fe80::1", "as a route cloud-init writes ::/64 for it"
+    far = replace(nic, gateways=(ip_address("2001:db8:114::1"),))
+    assert network_config(spec(nics=(far,)))["ethernets"]["primary"]["routes"] == [
+        {"to": "::/0", "via": "2001:db8:114::1", "on-link": True}
     ]
 
 

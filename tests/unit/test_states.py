@@ -73,7 +73,7 @@ def test_the_contracts_actions_are_in_the_table(
 
 
 def test_only_an_unsuspend_or_a_delete_gets_a_server_out_of_suspension() -> None:
-    """Guard: ``SETTLED``, without SUSPENDED, in the rows of RULES."""
+    """Guard: ``CHANGEABLE``, without SUSPENDED, in the rows of RULES."""
     assert {kind for kind in K if S.SUSPENDED in RULES[kind].allowed_in} == {K.UNSUSPEND, K.DELETE}
     assert {kind for kind in K if RULES[kind].succeeds_in == S.SUSPENDED} == {K.SUSPEND}
 
@@ -98,8 +98,11 @@ def test_the_contracts_words_can_be_filtered_by() -> None:
 
 @each_kind
 @pytest.mark.parametrize("status", ServerStatus)
-def test_every_refusal_has_a_code_and_a_sentence(kind: OperationKind, status: ServerStatus) -> None:
-    code, sentence = refusal(kind, status)
+@pytest.mark.parametrize("power", PowerState)
+def test_every_refusal_has_a_code_and_a_sentence(
+    kind: OperationKind, status: ServerStatus, power: PowerState
+) -> None:
+    code, sentence = refusal(kind, status, power)
 
     assert code.replace("_", "").isalpha()
     assert code.islower()

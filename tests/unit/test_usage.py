@@ -3,6 +3,7 @@
 from datetime import UTC, datetime, timedelta
 
 import pytest
+from django.db import DatabaseError, transaction
 
 from servers.models import ResourceUsage
 from servers.usage import Sample, record_sample
@@ -34,6 +35,16 @@ def after(*samples: Sample) -> ResourceUsage:
     for one in samples:
         record_sample(usage, one)
     return ResourceUsage.objects.get(pk=usage.pk)
+
+
+def test_usage_that_was_removed_is_not_made_again() -> None:
+    """Guard: ``update_fields`` in ``record_sample``."""
+    usage = ServerFactory.create().usage
+    ResourceUsage.objects.all().delete()
+
+    with pytest.raises(DatabaseError), transaction.atomic():
+        record_sample(ResourceUsage(pk=usage.pk or 1, server_id=usage.server_id), sample())
+    assert not ResourceUsage.objects.exists()
 
 
 def test_what_is_used_now_is_what_was_sampled_last() -> None:

@@ -12,9 +12,10 @@ from uuid import UUID
 
 import pytest
 
+from core.findings import Finding, FindingCode
 from deploy.local.folder import PROJECT
 from inventory.models import Hypervisor
-from provisioning.hypervisors.base import (
+from provisioning.drivers.base import (
     Card,
     HostBusy,
     HostFacts,
@@ -23,9 +24,11 @@ from provisioning.hypervisors.base import (
     HypervisorError,
     Machine,
     Power,
+    Room,
     Volume,
+    WrongHost,
 )
-from provisioning.verify.findings import Code, Finding
+from provisioning.verify.findings import Code
 from provisioning.verify.host_checks import check_hosts
 from provisioning.verify.row_checks import check_rows
 from provisioning.verify.snapshot import (
@@ -36,12 +39,14 @@ from provisioning.verify.snapshot import (
     OperationRow,
     PlacementRow,
     PoolRow,
+    PortRow,
     Rows,
     ServerRow,
     Size,
 )
 from servers.states import OperationKind, OperationStatus, PowerState, ServerStatus
 
+GIB = 2**30
 NOW = datetime(2026, 11, 24, 12, 0, tzinfo=UTC)
 ONE, STRANGER = UUID(int=1), UUID(int=99)
 SIZE = Size(vcpus=1, memory_mib=1024, disk_gib=20)
@@ -73,10 +78,11 @@ def an_answer() -> HostAnswer:
         domain_type="kvm",
         vcpus=8,
         memory_mib=65_536,
-        disk_gib=1000,
-        disk_free_gib=900,
+        room=Room(bytes=1000 * GIB, free_bytes=900 * GIB),
     )
-    return HostAnswer(facts=facts, machines=(), volumes=(Volume(name="image-abc.qcow2", machine=None),))
+    return HostAnswer(
+        facts=facts, machines=(), volumes=(Volume(name=f"image-{'ab' * 32}.qcow2", machine=None),)
+    )
 
 
 def a_machine(uuid: UUID = ONE) -> Machine:
@@ -93,7 +99,7 @@ def a_machine(uuid: UUID = ONE) -> Machine:
 
 
 def volumes_of(uuid: UUID) -> tuple[Volume, ...]:
-    names = (f"{uuid}.qcow2", f"{uuid}-seed.iso", f"{uuid}-console.log")
+    names = (f"{uuid}.qcow2", f"{uuid}-seed.iso")
     return tuple(Volume(name=name, machine=uuid) for name in names)
 
 
@@ -103,10 +109,13 @@ SERVER = ServerRow(
     status=ServerStatus.ACTIVE,
     location="us-west",
     plan=SIZE,
-    placement=7,
+    base_image="ab" * 32,
+    disk_number=1,
+    home=7,
+    port=9,
     operation=None,
-    reported=ADDRESSES,
-    settled_at=ago(days=1),
+    reported=(),
+    written_at=ago(days=1),
     sampled_at=ago(seconds=50),
 )
 POOL = PoolRow(network="203.0.113.0/24", addresses=253, free=200)
@@ -121,11 +130,12 @@ class World:
         default_factory=lambda: {"kvm1": a_host("kvm1", SIZE), "kvm2": a_host("kvm2", NOTHING)}
     )
     placements: dict[int, PlacementRow] = field(
+        default_factory=lambda: {7: PlacementRow(id=7, host="kvm1", size=SIZE)}
+    )
+    ports: dict[int, PortRow] = field(
         default_factory=lambda: {
-            7: PlacementRow(
-                id=7,
-                host="kvm1",
-                size=SIZE,
+            9: PortRow(
+                id=9,
                 mac=MAC,
                 addresses=tuple(AddressRow(address=a, location="us-west") for a in ADDRESSES),
             )
@@ -149,21 +159,23 @@ class World:
             at=NOW,
             hosts=self.hosts,
             placements=self.placements,
+            ports=self.ports,
             servers={self.server.uuid: self.server} | self.servers,
             pools=(self.pool,),
             images=(self.image,),
+            known_images=frozenset({self.image.sha256}),
         )
         return [*check_rows(rows), *check_hosts(rows, self.answers)]
 
-    def codes(self) -> set[Code]:
+    def codes(self) -> set[FindingCode]:
         return {finding.code for finding in self.findings()}
 
     def host(self, **changes: Any) -> World:
         self.hosts["kvm1"] = replace(self.hosts["kvm1"], **changes)
         return self
 
-    def placement(self, **changes: Any) -> World:
-        self.placements[7] = replace(self.placements[7], **changes)
+    def port(self, **changes: Any) -> World:
+        self.ports[9] = replace(self.ports[9], **changes)
         return self
 
     def is_server(self, **changes: Any) -> World:
@@ -214,8 +226,9 @@ class World:
     def gives_back(self) -> World:
         """The server's claims, and what it has on its host."""
         self.placements.clear()
+        self.ports.clear()
         self.host(used=NOTHING)
-        self.is_server(placement=None)
+        self.is_server(home=None, port=None)
         self.answers_with(machines=(), volumes=())
         return self
 
@@ -229,6 +242,7 @@ Change = Callable[[World], object]
 
 WRONG: list[tuple[set[Code], Change]] = [
     ({C.HOST_UNREACHABLE}, lambda w: w.answers.update(kvm1=HostUnreachable("no answer"))),
+    ({C.HOST_WRONG}, lambda w: w.answers.update(kvm1=WrongHost("another host answers"))),
     ({C.HOST_MISCONFIGURED}, lambda w: w.answers.update(kvm1=HostMisconfigured("pool is not started"))),
     ({C.HOST_NOT_VERIFIED}, lambda w: w.answers.update(kvm1=HostBusy("not done within 40 s"))),
     ({C.HOST_NOT_SEEN}, lambda w: w.host(last_seen_at=ago(minutes=11))),
@@ -237,8 +251,8 @@ WRONG: list[tuple[set[Code], Change]] = [
     ({C.HOST_COUNTERS}, lambda w: w.host(used=replace(SIZE, memory_mib=1025))),
     ({C.HOST_DOMAIN_TYPE}, lambda w: w.facts(domain_type="qemu")),
     ({C.HOST_MEMORY_OVERSOLD}, lambda w: w.facts(memory_mib=63_999)),
-    ({C.HOST_DISK_OVERSOLD}, lambda w: w.facts(disk_gib=19, disk_free_gib=18)),
-    ({C.HOST_DISK_NEARLY_FULL}, lambda w: w.facts(disk_free_gib=50)),
+    ({C.HOST_DISK_OVERSOLD}, lambda w: w.facts(room=Room(bytes=19 * GIB, free_bytes=18 * GIB))),
+    ({C.HOST_DISK_NEARLY_FULL}, lambda w: w.facts(room=Room(bytes=1000 * GIB, free_bytes=49 * GIB))),
     ({C.HOST_NOT_SAMPLED}, lambda w: w.is_server(sampled_at=ago(minutes=16))),
     ({C.HOST_NOT_SAMPLED}, lambda w: w.is_server(sampled_at=None)),
     ({C.MACHINE_ORPHAN}, lambda w: w.another_machine()),
@@ -250,15 +264,23 @@ WRONG: list[tuple[set[Code], Change]] = [
     ({C.MACHINE_SAME_ADDRESS}, lambda w: w.another_machine(is_ours=False, server=None, cards=(
         Card(mac="52:54:00:00:00:08", is_filtered=True, addresses=(ip_address(ADDRESSES[0]),)),))),
     ({C.VOLUME_ORPHAN}, lambda w: w.answers_with("kvm2", volumes=volumes_of(ONE)[:1])),
-    ({C.VOLUME_ORPHAN}, lambda w: w.answers_with("kvm2", volumes=volumes_of(STRANGER)[2:])),
+    ({C.VOLUME_ORPHAN}, lambda w: w.answers_with("kvm2", volumes=volumes_of(STRANGER)[1:])),
+    ({C.VOLUME_FOREIGN}, lambda w: w.answers_with(volumes=(
+        *w.answer().volumes, Volume(name=f"{ONE}.qcow2.before-repair", machine=ONE, is_ours=False)))),
     ({C.SERVER_MACHINE_MISSING}, lambda w: w.answers_with(machines=())),
-    ({C.SERVER_DISK_MISSING}, lambda w: w.lacks(".qcow2")),
+    ({C.SERVER_DISK_MISSING}, lambda w: w.lacks(f"{ONE}.qcow2")),
+    ({C.SERVER_DISK_MISSING, C.SERVER_SPARE_DISK}, lambda w: w.is_server(disk_number=2)),
+    ({C.SERVER_SPARE_DISK}, lambda w: w.answers_with(volumes=(
+        *w.answer().volumes, Volume(name=f"{ONE}.2.qcow2", machine=ONE)))),
     ({C.SERVER_SEED_MISSING}, lambda w: w.lacks("seed.iso")),
+    ({C.SERVER_UNREADABLE}, lambda w: w.machine(vcpus=0, memory_mib=0, cards=(), is_readable=False)),
+    ({C.SERVER_CHANGED}, lambda w: w.machine(changes=("has another disk: /pool/x",))),
     ({C.SERVER_VCPUS}, lambda w: w.machine(vcpus=2)),
     ({C.SERVER_MEMORY}, lambda w: w.machine(memory_mib=2048)),
     ({C.SERVER_MAC}, lambda w: w.machine(cards=(replace(CARD, mac="52:54:00:00:00:08"),))),
     ({C.SERVER_MAC, C.SERVER_ADDRESSES}, lambda w: w.machine(cards=())),
     ({C.SERVER_UNFILTERED}, lambda w: w.machine(cards=(replace(CARD, is_filtered=False),))),
+    ({C.SERVER_OFF_NETWORK}, lambda w: w.machine(cards=(replace(CARD, is_on_network=False),))),
     ({C.SERVER_ADDRESSES}, lambda w: w.machine(cards=(replace(CARD, addresses=CARD.addresses[:1]),))),
     ({C.SERVER_ADDRESSES}, lambda w: w.machine(
         cards=(replace(CARD, addresses=(*CARD.addresses, ip_address("203.0.113.8"))),))),
@@ -286,11 +308,18 @@ WRONG: list[tuple[set[Code], Change]] = [
         w.hosts.update(kvm2=a_host("kvm2", SIZE)))),
     ({C.PLACEMENT_OF_DELETED}, lambda w: w.is_server(status=S.DELETED)),
     ({C.PLACEMENT_OF_FAILED}, lambda w: w.is_server(status=S.ERROR)),
-    ({C.PLACEMENT_WITHOUT_ADDRESS, C.SERVER_ADDRESSES, C.SERVER_REPORTED_ADDRESS},
-        lambda w: w.placement(addresses=())),
-    ({C.ADDRESS_LOCATION}, lambda w: w.placement(
-        addresses=tuple(replace(a, location="eu-central") for a in w.placements[7].addresses))),
+    ({C.PORT_UNUSED}, lambda w: w.ports.update({10: replace(w.ports[9], id=10, mac="52:54:00:00:00:10")})),
+    ({C.PORT_UNUSED}, lambda w: (
+        w.gives_back().ports.update({9: World().ports[9]}), w.is_server(status=S.ERROR, port=9))),
+    ({C.SERVER_WITHOUT_PORT, C.PORT_UNUSED}, lambda w: w.is_server(port=None)),
+    ({C.PORT_WITHOUT_ADDRESS, C.SERVER_ADDRESSES},
+        lambda w: w.port(addresses=())),
+    ({C.ADDRESS_LOCATION}, lambda w: w.port(
+        addresses=tuple(replace(a, location="eu-central") for a in w.ports[9].addresses))),
     ({C.ADDRESSES_NEARLY_GONE}, lambda w: setattr(w, "pool", replace(w.pool, free=12))),
+    ({C.IMAGE_UNKNOWN}, lambda w: w.answers_with(
+        volumes=(*w.answer().volumes, Volume(name=f"image-{'cd' * 32}.qcow2", machine=None)))),
+    ({C.SERVER_IMAGE_MISSING}, lambda w: w.answers_with(volumes=volumes_of(ONE))),
     ({C.IMAGE_MISSING}, lambda w: setattr(w, "image", replace(w.image, is_there=False))),
 ]  # fmt: skip
 
@@ -320,9 +349,9 @@ SOUND: list[tuple[str, Change]] = [
     ("a server that failed and holds nothing", lambda w: w.gives_back().is_server(status=S.ERROR)),
     ("a stopped server", lambda w: (
         w.is_server(status=S.STOPPED, sampled_at=None).machine(power=Power(state=PowerState.OFF)))),
-    ("a server without an agent, which tells no address", lambda w: w.is_server(reported=())),
+    ("a service address of the guest's own", lambda w: w.is_server(reported=("172.17.0.1", "fd00::1"))),
     ("a server that is active since a minute", lambda w: w.is_server(
-        sampled_at=None, settled_at=ago(minutes=1))),
+        sampled_at=None, written_at=ago(minutes=1))),
     ("machines of others, alike among themselves", lambda w: [
         w.another_machine(uuid=UUID(int=n), name=f"theirs{n}", is_ours=False, server=None,
                           cards=(Card(mac="52:54:00:00:00:09", is_filtered=False),)) for n in (50, 51)]),
@@ -356,4 +385,4 @@ def test_a_host_that_was_not_asked_is_not_judged() -> None:
 def test_the_page_has_each_code_with_its_severity_and_no_other() -> None:
     page = (PROJECT / "docs" / "verify.md").read_text()
     shown = re.findall(r"^\| `([A-Z_]+)` \| (error|warning) \| \S.* \| \S.* \|$", page, re.MULTILINE)
-    assert shown == [(code.value, Finding(code, "", "").severity.value) for code in Code]
+    assert shown == [(code.value, code.severity.value) for code in Code]

@@ -8,7 +8,7 @@ from typing import Any
 
 import pytest
 
-from accounts.webhooks.addresses import (
+from webhooks.addresses import (
     ASKERS_AT_ONCE,
     AddressRefused,
     HostNotFound,

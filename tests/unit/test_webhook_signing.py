@@ -9,7 +9,7 @@ from uuid import UUID
 
 import pytest
 
-from accounts.webhooks.signing import SecretUnreadable, new_secret, seal, signed_headers, unseal
+from webhooks.signing import SecretUnreadable, new_secret, seal, signed_headers, unseal
 
 DOCS = (Path(__file__).parents[2] / "docs" / "webhooks.md").read_text()
 ID = UUID("5f0c1c53-8a0b-4f5e-9d7e-52b6a9a1c006")

@@ -1,19 +1,18 @@
 from datetime import timedelta
 from typing import Any
 
-from django.core.exceptions import ValidationError
-from django.core.management.base import BaseCommand, CommandError, CommandParser
-from django.utils import timezone
+from django.core.management.base import CommandError, CommandParser
 
+from accounts.access.permissions import WORD
 from accounts.models import Account, ApiToken
-from accounts.permissions import WORD
 from accounts.services import get_or_create_account, issue_token
-from vpsorg.commands import sentence_of
+from core import clock
+from core.commands import OurCommand
 
 MAX_DAYS = 36_500
 
 
-class Command(BaseCommand):
+class Command(OurCommand):
     help = (
         "Print a new API token for an account, and nothing else. The account is made when it is new (with "
         "VPS_SIGNUP_CREDITS credits). The token is shown this once: only its SHA-256 is kept. "
@@ -47,17 +46,14 @@ class Command(BaseCommand):
         for word in permissions:
             if not WORD.fullmatch(word):
                 raise CommandError(f"--permission {word} should be RESOURCE:ACTION, such as servers:read.")
-        try:
-            Account(email=account).clean_fields()
-            ApiToken(name=name).clean_fields(exclude=["account", "prefix", "digest", "permissions"])
-        except ValidationError as error:
-            raise CommandError(sentence_of(error)) from None
+        Account(email=account).clean_fields()
+        ApiToken(name=name).clean_fields(exclude=["account", "prefix", "digest", "permissions"])
         if expires_days is not None and not 1 <= expires_days <= MAX_DAYS:
             raise CommandError(f"--expires-days {expires_days} should be 1 to {MAX_DAYS}.")
         _, secret = issue_token(
             account=get_or_create_account(account),
             name=name,
             permissions=permissions,
-            expires_at=timezone.now() + timedelta(days=expires_days) if expires_days else None,
+            expires_at=clock.now() + timedelta(days=expires_days) if expires_days else None,
         )
         self.stdout.write(secret)

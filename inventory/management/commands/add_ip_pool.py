@@ -1,13 +1,14 @@
-from ipaddress import ip_address, ip_network
 from typing import Any
 
-from django.core.management.base import BaseCommand, CommandError, CommandParser
+from django.core.management.base import CommandError, CommandParser
 
-from inventory.services import add_ip_pool
+from core.commands import OurCommand
+from inventory.networks import network_from
+from inventory.pools import add_ip_pool, counts_of
 from plans.models import Location
 
 
-class Command(BaseCommand):
+class Command(OurCommand):
     help = (
         "Give a location a network whose addresses its servers get. A server gets one address of each family "
         "that its location has. May be repeated: an existing pool gets what it lacks, its gateway and "
@@ -18,7 +19,12 @@ class Command(BaseCommand):
     def add_arguments(self, parser: CommandParser) -> None:
         parser.add_argument("--location", required=True, metavar="CODE", help="us-west")
         parser.add_argument("--network", required=True, help="203.0.113.0/24 or 2001:db8::/64")
-        parser.add_argument("--gateway", required=True, help="the guests' router; never given out")
+        parser.add_argument(
+            "--gateway",
+            required=True,
+            help="the guests' router; never given out. In the network, a link-local IPv6 address, or, "
+            "of a network that is a single address, any neighbour",
+        )
         parser.add_argument(
             "--nameserver", action="append", default=[], help="may be repeated; never given out"
         )
@@ -33,27 +39,14 @@ class Command(BaseCommand):
             raise CommandError(
                 f"There is no location {options['location']}. manage.py load_catalogue makes some."
             )
-        addresses = [options["gateway"], *options["nameserver"], *options["reserve"], *options["unreserve"]]
-        try:
-            network = ip_network(options["network"])
-            for text in addresses:
-                if "%" in text:
-                    raise ValueError(f"{text} means something on one machine only")
-                ip_address(text)
-        except ValueError as error:
-            raise CommandError(f"Not an address or network: {error}.") from None
-        if ip_address(options["gateway"]) not in network:
-            raise CommandError(f"The gateway {options['gateway']} is not in {network}.")
         pool = add_ip_pool(
             location=location,
-            network=network,
+            network=network_from(options["network"]),
             gateway=options["gateway"],
             nameservers=options["nameserver"],
             reserved=set(options["reserve"]),
             unreserved=options["unreserve"],
         )
-        for held in pool.addresses.filter(is_reserved=True).exclude(placement=None):
+        for held in pool.addresses.filter(is_reserved=True).exclude(port=None):
             self.stderr.write(f"{held} is kept back, but a server holds it until it is deleted.")
-        self.stdout.write(
-            f"{pool}: {pool.addresses.filter(is_reserved=False).count()} addresses in {location}"
-        )
+        self.stdout.write(f"{pool}: {counts_of(pool).usable} addresses in {location}")

@@ -1,15 +1,16 @@
-import json
 from pathlib import Path
 from typing import Any
 
-from django.core.management.base import BaseCommand, CommandError, CommandParser
+import orjson
+from django.core.management.base import CommandError, CommandParser
 
+from core.commands import OurCommand
 from plans.services import CatalogueInvalid, load_catalogue
 
 OURS = Path(__file__).parents[2] / "catalogue.json"
 
 
-class Command(BaseCommand):
+class Command(OurCommand):
     help = (
         "Make the locations, plans and operating systems of a JSON file, or bring them up to date by id. "
         "May be repeated; nothing is removed. To sell your own, copy plans/catalogue.json, edit it, and give "
@@ -21,7 +22,7 @@ class Command(BaseCommand):
 
     def handle(self, *args: Any, file: Path, **options: Any) -> None:
         try:
-            catalogue = json.loads(file.read_text())
+            catalogue = orjson.loads(file.read_bytes())
         except (OSError, ValueError) as error:
             raise CommandError(f"{file} cannot be read as JSON: {error}") from None
         try:

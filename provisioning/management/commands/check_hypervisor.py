@@ -1,14 +1,14 @@
 from typing import Any
 
-from django.core.management.base import BaseCommand, CommandError, CommandParser
+from django.core.management.base import CommandError, CommandParser
 
-from inventory import contact
+from core.commands import OurCommand
 from inventory.models import Hypervisor
-from provisioning import hosts
-from provisioning.hypervisors.base import HostUnreachable, HypervisorError
+from provisioning import host_facts
+from provisioning.drivers.base import HypervisorError
 
 
-class Command(BaseCommand):
+class Command(OurCommand):
     help = (
         "Ask a registered host what it is and has, and say what is wrong with it. Ends with status 1 when it "
         "cannot carry our machines. Without a name: all hosts. Example: manage.py check_hypervisor kvm1"
@@ -29,21 +29,8 @@ class Command(BaseCommand):
 
     def _check(self, host: Hypervisor) -> bool:
         try:
-            facts = hosts.driver(host).facts()
+            self.stdout.write(f"{host}: {host_facts.ask(host)}")
         except HypervisorError as error:
-            if isinstance(error, HostUnreachable):
-                contact.record_silence(host, str(error))
-            else:
-                contact.record_answer(host, error=str(error))
             self.stdout.write(f"{host}: {error.code}: {error}")
             return False
-        contact.record_answer(host)
-        self.stdout.write(
-            f"{host}: {facts.hostname}, libvirt {facts.libvirt_version}, {facts.vcpus} CPUs, "
-            f"{facts.memory_mib} MiB, pool {facts.disk_free_gib} of {facts.disk_gib} GiB free"
-        )
-        if facts.domain_type != host.domain_type:
-            self.stdout.write(
-                f"{host}: is registered as {host.domain_type}, but {facts.domain_type} works there"
-            )
         return True

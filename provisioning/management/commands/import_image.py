@@ -2,16 +2,17 @@ import re
 from typing import Any
 
 from django.core.exceptions import ValidationError
-from django.core.management.base import BaseCommand, CommandError, CommandParser
+from django.core.management.base import CommandError, CommandParser
 from django.db import transaction
 
+from core.commands import OurCommand, sentence_of
+from images.models import Image
 from plans.models import OperatingSystem, OsVersion
-from provisioning.hypervisors.base import ImageInvalid
-from provisioning.images import import_image
-from vpsorg.commands import sentence_of
+from provisioning import images
+from provisioning.drivers.base import ImageInvalid
 
 
-class Command(BaseCommand):
+class Command(OurCommand):
     help = (
         "Take a cloud image (qcow2, with cloud-init) in, so that customers can choose its system. The file "
         "or URL must have the SHA-256 that you give. Each host gets its copy when it is first needed. "
@@ -27,17 +28,25 @@ class Command(BaseCommand):
         parser.add_argument("--family", help="with a new NAME: the system it belongs to, such as Debian")
         parser.add_argument("--agent", action="store_true", help="the image runs qemu-guest-agent at boot")
 
-    @transaction.atomic  # a system that is new stays only with its image
     def handle(self, *args: Any, source: str, sha256: str, agent: bool, **options: Any) -> None:
         sha256 = sha256.lower()
         if not re.fullmatch("[0-9a-f]{64}", sha256):
             raise CommandError("--sha256 should be 64 hexadecimal digits (sha256sum FILE prints them).")
         version = self._version(options["os"], options["family"])
         try:
-            target = import_image(version=version, source=source, sha256=sha256, has_agent=agent)
+            image = images.take_in(source=source, sha256=sha256, has_agent=agent)
         except ImageInvalid as error:
             raise CommandError(str(error)) from None
-        self.stdout.write(f"os_id {version.pk}, {version}: {target}")
+        self._offer(version, image)
+        self.stdout.write(f"os_id {version.pk}, {version}: {images.file_of(sha256)}")
+
+    @transaction.atomic
+    def _offer(self, version: OsVersion, image: Image) -> None:
+        """Have new servers with this system start from the image.  A system that is new is saved with it."""
+        if version.pk is None:
+            version.operating_system.save()
+        version.image = image
+        version.save(update_fields=None if version.pk is None else ["image"])
 
     def _version(self, wanted: str, family: str | None) -> OsVersion:
         found = OsVersion.objects.filter(
@@ -54,6 +63,4 @@ class Command(BaseCommand):
             version.clean_fields(exclude=["operating_system"])
         except ValidationError as error:
             raise CommandError(sentence_of(error)) from None
-        system.save()
-        version.save()
         return version

@@ -1,17 +1,18 @@
 from typing import Any
 
-from django.core.management.base import BaseCommand, CommandError, CommandParser
+from django.core.management.base import CommandError, CommandParser
 
+from core.commands import OurCommand
 from inventory.models import Hypervisor
-from provisioning.hypervisors.base import HypervisorError
+from provisioning.drivers.base import HypervisorError
 from provisioning.reconcile import Action, Decision, decide, reconcile
 from servers.selectors import failed_creates_on
 
 
-class Command(BaseCommand):
+class Command(OurCommand):
     help = (
-        "Do now what happens every half minute: ask each host for the power of its machines, and settle "
-        "the servers that say otherwise. With --dry-run it only says what it would do. Ends with status 1 "
+        "Do now what happens every half minute: ask each host for the power of its machines, and correct "
+        "the servers whose status differs. With --dry-run it only says what it would do. Ends with status 1 "
         "when a host cannot be asked. Example: manage.py reconcile --host kvm1 --dry-run"
     )
 

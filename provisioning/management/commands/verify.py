@@ -1,13 +1,14 @@
 import json
 from typing import Any
 
-from django.core.management.base import BaseCommand, CommandError, CommandParser
+from django.core.management.base import CommandError, CommandParser
 
-from provisioning.verify.findings import Finding, Severity
+from core.commands import OurCommand
+from core.findings import Severity
 from provisioning.verify.verification import verify
 
 
-class Command(BaseCommand):
+class Command(OurCommand):
     help = (
         "Compare everything with everything: rows with each other, and with what each host has. Prints one "
         "finding a line (docs/verify.md says what to do about each) and changes nothing. Ends with status 1 "
@@ -21,19 +22,10 @@ class Command(BaseCommand):
     def handle(self, *args: Any, strict: bool, **options: Any) -> None:
         findings = verify()
         if options["json"]:
-            self.stdout.write(json.dumps([_as_object(finding) for finding in findings], indent=1))
+            self.stdout.write(json.dumps([finding.as_json for finding in findings], indent=1))
         else:
             for finding in findings:
                 self.stdout.write(str(finding))
-        errors = sum(finding.severity == Severity.ERROR for finding in findings)
+        errors = sum(finding.code.severity == Severity.ERROR for finding in findings)
         if errors or (strict and findings):
             raise CommandError(f"{errors} errors, {len(findings) - errors} warnings.")
-
-
-def _as_object(finding: Finding) -> dict[str, str]:
-    return {
-        "code": finding.code,
-        "severity": finding.severity,
-        "object": finding.object,
-        "sentence": finding.sentence,
-    }

@@ -1,0 +1,56 @@
+"""Subscribes a worker to the queues of its locations, also of locations added while it runs.
+
+Every worker listens to the shared queue besides.
+"""
+
+import logging
+from typing import Any
+
+from celery import bootsteps
+from django.db import Error, connection
+
+from core import queues
+from plans.models import Location
+
+log = logging.getLogger(__name__)
+
+LOOK_EVERY_S = 10
+
+
+class LocationQueues(bootsteps.StartStopStep):
+    """Those that ``--location`` names; without it all; with Celery's own ``-Q`` what that names."""
+
+    requires = ("celery.worker.consumer.tasks:Tasks",)
+
+    def __init__(self, consumer: Any, location: tuple[str, ...] = (), **kwargs: Any) -> None:
+        super().__init__(consumer, **kwargs)
+        self._chosen = location
+        self.enabled = set(consumer.app.amqp.queues.consume_from) == {queues.SHARED}
+        self._timer: Any = None
+
+    def start(self, consumer: Any) -> None:
+        for code in set(self._chosen) - set(_every_location()):
+            log.error("there is no location %s: nothing comes into its queue", code)
+        self._listen(consumer)
+        self._timer = consumer.timer.call_repeatedly(LOOK_EVERY_S, self._listen, (consumer,))
+
+    def stop(self, consumer: Any) -> None:
+        if self._timer is not None:
+            self._timer.cancel()
+
+    def _listen(self, consumer: Any) -> None:
+        known = consumer.app.amqp.queues.consume_from
+        for code in self._chosen or _every_location():
+            if queues.at(code) not in known:
+                consumer.add_task_queue(queues.at(code))
+                log.info("listening to %s", queues.at(code))
+
+
+def _every_location() -> list[str]:
+    try:
+        return list(Location.objects.values_list("code", flat=True))
+    except Error as error:
+        log.warning("the locations cannot be read now: %s", error)
+        return []
+    finally:
+        connection.close()  # the worker's children are forked from this process

@@ -1,0 +1,86 @@
+"""How many servers an account may have, and how many may be in the making at once."""
+
+from collections.abc import Callable
+from typing import Any
+
+import pytest
+
+from servers.models import Server
+from servers.states import ServerStatus
+from tests.api.contract import is_refusal
+from tests.conftest import Customer
+from tests.factories import ServerFactory
+
+# The setting, the account's own limit, and what the refusal is called.
+LIMITS = [
+    ("VPS_MAX_SERVERS", "max_servers", "server_limit_reached"),
+    ("VPS_MAX_OPEN_CREATES", "max_open_creates", "too_many_creates"),
+]
+by_limit = pytest.mark.parametrize(("setting", "column", "code"), LIMITS, ids=["servers", "creates"])
+
+
+@by_limit
+def test_the_limit_is_reached_and_the_next_create_refused_by_its_code(
+    alice: Customer, shop: dict[str, Any], settings: Any, setting: str, column: str, code: str
+) -> None:
+    setattr(settings, setting, 2)
+    answers = [alice.post("/servers/", shop) for _ in range(3)]
+    assert [answer.status_code for answer in answers] == [201, 201, 400]
+    assert is_refusal(answers[-1].json(), code)
+    assert Server.objects.count() == 2
+
+
+@by_limit
+def test_an_account_may_have_a_limit_of_its_own(
+    alice: Customer,
+    customer: Callable[..., Customer],
+    shop: dict[str, Any],
+    settings: Any,
+    setting: str,
+    column: str,
+    code: str,
+) -> None:
+    setattr(settings, setting, 2)
+    bob = customer()
+    for who, limit in ((alice, 1), (bob, 0)):  # 0: none
+        setattr(who.account, column, limit)
+        who.account.save(update_fields=[column])
+    assert [alice.post("/servers/", shop).status_code for _ in range(2)] == [201, 400]
+    assert [bob.post("/servers/", shop).status_code for _ in range(3)] == [201, 201, 201]
+
+
+def test_creating_and_deleting_in_a_loop_meets_the_limit(
+    alice: Customer, customer: Callable[..., Customer], shop: dict[str, Any], settings: Any
+) -> None:
+    """Guard: a server counts until nothing of it is left on its host."""
+    settings.VPS_MAX_SERVERS = 3
+    for _ in range(3):
+        alice.delete(f"/servers/{alice.post('/servers/', shop).json()['id']}/")
+    assert alice.get("/servers/").json()["count"] == 0
+    assert is_refusal(alice.post("/servers/", shop).json(), "server_limit_reached")
+    assert customer().post("/servers/", shop).status_code == 201
+
+
+@pytest.mark.parametrize("status", [ServerStatus.SUSPENDED, ServerStatus.ERROR, ServerStatus.STOPPED])
+def test_whatever_is_not_deleted_counts(
+    alice: Customer, shop: dict[str, Any], settings: Any, status: ServerStatus
+) -> None:
+    settings.VPS_MAX_SERVERS = 1
+    ServerFactory.create(account=alice.account, status=status)
+    assert is_refusal(alice.post("/servers/", shop).json(), "server_limit_reached")
+
+
+def test_what_is_deleted_and_what_others_have_does_not_count(
+    alice: Customer, shop: dict[str, Any], settings: Any
+) -> None:
+    settings.VPS_MAX_SERVERS = 1
+    ServerFactory.create()
+    gone = {"status": ServerStatus.DELETED, "deleted_at": "2025-01-01T00:00:00Z"}
+    ServerFactory.create(account=alice.account, **gone)
+    assert alice.post("/servers/", shop).status_code == 201
+
+
+def test_what_is_active_is_not_in_the_making(alice: Customer, shop: dict[str, Any], settings: Any) -> None:
+    settings.VPS_MAX_OPEN_CREATES = 1
+    ServerFactory.create_batch(3, account=alice.account)
+    assert alice.post("/servers/", shop).status_code == 201
