@@ -271,7 +271,7 @@ class LibvirtDriver:
         return libvirt_observation.powers(host)
 
     def lifecycle_events(self, patience_s: float) -> Generator[MachineEvent | None, None, None]:
-        return libvirt_events.lifecycle_events(self._connection, QUICK_S, patience_s)
+        return libvirt_events.lifecycle_events(self._connection.another(), QUICK_S, patience_s)
 
     @_on_host(SLOW_S)
     def machines(self, host: Connection) -> list[Machine]:

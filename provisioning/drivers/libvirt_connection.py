@@ -56,6 +56,10 @@ class LibvirtConnection:
         self._patience_s = 0.0
         self._patient_until = 0.0
 
+    def another(self) -> "LibvirtConnection":
+        """A connection of its own to the same host."""
+        return LibvirtConnection(self.uri, self._host_uuid)
+
     def call(self, limit_s: float, body: Callable[[Connection], Result]) -> Result:
         """What the body makes of the open connection; libvirt's errors come out as ours.
 

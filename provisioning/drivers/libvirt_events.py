@@ -2,6 +2,10 @@
 
 libvirt calls back from its event loop, of which a process has one for all hosts: what is called there only
 puts the news into a queue and never waits.
+
+Each listening has a connection of its own, on which nobody listens again.  A connection whose last listener
+went off in the moment of an event may tell its next listener nothing, for ever: libvirt wakes its event loop
+for the first event of its queue only, and one that nobody fetched is there already.
 """
 
 import logging
@@ -38,6 +42,7 @@ _POWER_AFTER = {
 def lifecycle_events(
     connection: LibvirtConnection, limit_s: float, patience_s: float
 ) -> Generator[MachineEvent | None, None, None]:
+    """What Driver.lifecycle_events promises.  The connection was not listened to before."""
     news: Queue[MachineEvent] = Queue(QUEUE_SIZE)
 
     def hear(host: Any, domain: Any, event: int, detail: int, opaque: Any) -> None:

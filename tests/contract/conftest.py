@@ -6,6 +6,7 @@ from pathlib import Path
 from tempfile import TemporaryDirectory
 from typing import Any
 
+import libvirt
 import pytest
 
 from provisioning.drivers.base import Driver, Image, MachineSpec
@@ -28,6 +29,10 @@ def test_lab() -> Lab:
     )
     for name in (image_volume(image), image_marker(image)):
         lab.storage.createXML(f"<volume><name>{name}</name><capacity>0</capacity></volume>")
+    # All connections to test:/// share their listeners, and where the last one goes off in the moment of an
+    # event, the next hears nothing: see libvirt_events.  So one always listens.
+    lab.driver.powers()  # starts libvirt's event loop
+    lab.libvirt.domainEventRegisterAny(None, libvirt.VIR_DOMAIN_EVENT_ID_LIFECYCLE, lambda *_: None, None)
     return lab
 
 

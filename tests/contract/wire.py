@@ -5,8 +5,10 @@ It also counts the calls that pass: each is a round trip, and the host may be fa
 
 import socket
 import threading
+from collections.abc import Callable
 from contextlib import suppress
 from pathlib import Path
+from typing import Any
 from urllib.parse import parse_qs, urlsplit
 
 # libvirt's src/rpc/virnetprotocol.x: a message begins with its length, then program, version, procedure and
@@ -23,13 +25,15 @@ class Wire:
         self.uri = f"qemu+unix:///system?socket={path}"
         self._flows = threading.Event()
         self._flows.set()
+        self._lost: list[threading.Event] = []
         self._allowance: int | None = None
         self.calls = 0
         self._ends: list[socket.socket] = []
         self._listener = socket.socket(socket.AF_UNIX)
         self._listener.bind(str(path))
         self._listener.listen()
-        threading.Thread(target=self._accept, daemon=True).start()
+        self._threads: list[threading.Thread] = []
+        self._acceptor = self._run(self._accept)
 
     def cut(self) -> None:
         """Hang up every connection; new ones get through."""
@@ -47,6 +51,7 @@ class Wire:
 
     def lose(self) -> None:
         """The other host is back and remembers nothing: silent connections stay so, new ones get through."""
+        self._lost.append(self._flows)
         self._flows = threading.Event()
         self._flows.set()
 
@@ -54,10 +59,28 @@ class Wire:
         self._allowance = None
         self._flows.set()
 
+    @property
+    def opened(self) -> int:
+        """How many connections came through."""
+        return len(self._ends) // 2
+
     def close(self) -> None:
         self.mend()
+        self._listener.shutdown(socket.SHUT_RDWR)  # a close alone would not wake its thread
+        self._acceptor.join()
         self.cut()
-        self._listener.close()
+        for flows in self._lost:
+            flows.set()
+        for thread in self._threads:
+            thread.join()
+        for end in (*self._ends, self._listener):
+            end.close()
+
+    def _run(self, target: Callable[..., None], *args: Any) -> threading.Thread:
+        thread = threading.Thread(target=target, args=args, daemon=True)
+        self._threads.append(thread)
+        thread.start()
+        return thread
 
     def _accept(self) -> None:
         with suppress(OSError):
@@ -67,7 +90,7 @@ class Wire:
                 far.connect(self._target)
                 self._ends += [near, far]
                 for way in ((near, far, True), (far, near, False)):
-                    threading.Thread(target=self._carry, args=way, daemon=True).start()
+                    self._run(self._carry, *way)
 
     def _carry(self, source: socket.socket, sink: socket.socket, is_outward: bool) -> None:
         heard = b""
