@@ -9,8 +9,9 @@ from . import network_filter, storage_names
 from .base import Card, Machine, Power
 from .domain_xml import NAMESPACE, domain_name
 
-# Devices that we never give and that carry something of the host, or a state of their own.
-_FOREIGN_KINDS = ("hostdev", "filesystem", "tpm", "shmem")
+# The devices that domain_xml gives, and those that libvirt adds to them by itself.
+_OUR_KINDS = {"disk", "interface", "serial", "channel", "memballoon", "rng"}
+_LIBVIRTS_KINDS = {"emulator", "controller", "input", "console", "audio", "watchdog"}
 
 
 def machine_of(
@@ -50,14 +51,17 @@ def _port_of(card: ET.Element) -> str | None:
 
 
 def changes_in(xml: str, folder: str | None) -> list[str]:
-    """What a definition gives a machine of ours and we did not: disks, and devices that carry something."""
+    """What a definition gives a machine of ours and we did not: disks, devices, memory of its firmware."""
     domain = ET.fromstring(xml)  # noqa: S314 (libvirt's own words)
     machine = UUID(domain.findtext("uuid"))
     disks = [disk for disk in domain.iterfind("devices/disk") if not _is_ours(disk, machine, folder)]
-    kinds = [kind for kind in _FOREIGN_KINDS if domain.find(f"devices/{kind}") is not None]
+    kinds = {device.tag for device in domain.iterfind("devices/*")} - _OUR_KINDS - _LIBVIRTS_KINDS
+    cards = domain.findall("devices/interface")
     return [
         *(f"has another disk: {_source_of(disk)}" for disk in disks),
-        *(f"has a device that we never give: {kind}" for kind in kinds),
+        *(f"has a device that we never give: {kind}" for kind in sorted(kinds)),
+        *([f"has {len(cards)} network cards, and we give one"] if len(cards) > 1 else []),
+        *(["has memory of its firmware (nvram)"] if domain.find("os/nvram") is not None else []),
     ]
 
 

@@ -61,11 +61,44 @@ def share_a_folder(domain: Any) -> None:
     )
 
 
+def attach_vsock(domain: Any) -> None:
+    domain.attachDeviceFlags(
+        "<vsock model='virtio'><cid auto='yes'/></vsock>", libvirt.VIR_DOMAIN_AFFECT_CONFIG
+    )
+
+
+def attach_screen(domain: Any) -> None:
+    with_screen = domain.XMLDesc(STORED).replace(
+        "</devices>", "<graphics type='vnc'/><video><model type='vga'/></video></devices>"
+    )
+    domain.connect().defineXML(with_screen)
+
+
+def attach_card(domain: Any) -> None:
+    domain.attachDeviceFlags(
+        "<interface type='network'><source network='vps'/><model type='virtio'/></interface>",
+        libvirt.VIR_DOMAIN_AFFECT_CONFIG,
+    )
+
+
+def give_firmware(domain: Any) -> None:
+    with_firmware = domain.XMLDesc(STORED).replace(
+        "</os>",
+        "<loader readonly='yes' type='pflash'>/usr/share/seabios/bios.bin</loader>"
+        "<nvram>/var/lib/libvirt/qemu/nvram/x.fd</nvram></os>",
+    )
+    domain.connect().defineXML(with_firmware)
+
+
 CHANGES = [
     (snapshot, "has another disk: "),
     (snapshot_while_it_runs, "has another disk: "),
     (attach_disk, "has another disk: /etc/hostname"),
     (share_a_folder, "has a device that we never give: filesystem"),
+    (attach_vsock, "has a device that we never give: vsock"),
+    (attach_screen, "has a device that we never give: graphics"),
+    (attach_card, "has 2 network cards, and we give one"),
+    (give_firmware, "has memory of its firmware"),
     (save, "has saved memory"),
 ]
 
