@@ -19,10 +19,17 @@ log = logging.getLogger(__name__)
 
 
 def see_to_images(hypervisor: Hypervisor) -> None:
-    """Record what the host has and remove what nothing needs.  Raises HypervisorError.
+    """Record what the host has and remove what nothing needs.  A host that cannot be asked waits.
 
     An image that has no row is left: verify names it.
     """
+    try:
+        _see_to_images(hypervisor)
+    except base.HypervisorError as error:
+        log.warning("the images of host %s stay as they are for now: %s", hypervisor, error)
+
+
+def _see_to_images(hypervisor: Hypervisor) -> None:
     driver = hypervisors.driver_for(hypervisor)
     copies = {copy.image.sha256: copy for copy in driver.images()}
     images = list(Image.objects.filter(sha256__in=copies))

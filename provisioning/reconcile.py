@@ -23,7 +23,7 @@ from core.errors import Refusal
 from core.one_by_one import see_to_each
 from inventory import health
 from inventory.models import Hypervisor
-from provisioning import hypervisors, image_copies
+from provisioning import hypervisors
 from provisioning.drivers.base import (
     HostUnreachable,
     HypervisorError,
@@ -96,7 +96,6 @@ def reconcile(hypervisor: Hypervisor) -> list[Decision]:
         _reattach(hypervisor)
         _resume(hypervisor, powers, room)
     _remove_leftovers(hypervisor, decisions)
-    _see_to_images(hypervisor)
     return decisions
 
 
@@ -248,13 +247,6 @@ def _remove_leftovers(hypervisor: Hypervisor, decisions: Iterable[Decision]) -> 
             log.warning("what is left of server %s stays for now: %s", server.uuid, error)
             return
         services.release_claims(server=server)
-
-
-def _see_to_images(hypervisor: Hypervisor) -> None:
-    try:
-        image_copies.see_to_images(hypervisor)
-    except HypervisorError as error:
-        log.warning("the images of host %s stay as they are for now: %s", hypervisor, error)
 
 
 def sample_usage(hypervisor: Hypervisor) -> None:

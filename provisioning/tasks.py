@@ -11,7 +11,7 @@ from kombu.exceptions import OperationalError
 from core import clock, queues
 from core.locks import reconcile_of_host, try_lock
 from inventory.models import Hypervisor
-from provisioning import hypervisors, reconcile
+from provisioning import hypervisors, image_copies, reconcile
 from provisioning.drivers.base import MachineNotFound
 from provisioning.engine import carry_out
 from servers.models import Server
@@ -56,6 +56,17 @@ def sample_host(hypervisor_id: int, sent_at: str | None = None) -> None:
     if _is_stale(sent_at):
         return
     reconcile.sample_usage(Hypervisor.objects.get(pk=hypervisor_id))
+
+
+@shared_task(name="provisioning.see_to_images_all")
+def see_to_images_all() -> None:
+    _for_each_host("provisioning.see_to_images", see_to_images_of_host)
+
+
+@shared_task(name="provisioning.see_to_images")
+def see_to_images_of_host(hypervisor_id: int, sent_at: str | None = None) -> None:
+    if not _is_stale(sent_at):
+        image_copies.see_to_images(Hypervisor.objects.get(pk=hypervisor_id))
 
 
 @shared_task(name="provisioning.rename")

@@ -146,7 +146,8 @@ SPECTACULAR_SETTINGS = {
     "APPEND_COMPONENTS": {
         "schemas": {"ServerStatus": {"type": "string", "enum": [str(status) for status in PUBLIC_STATUSES]}}
     },
-    "POSTPROCESSING_HOOKS": [],  # without it, enumerations get components with invented names
+    # Without the default one, which invents names of components for enumerations.
+    "POSTPROCESSING_HOOKS": ["core.api.schema.name_integer_formats"],
     "ENUM_GENERATE_CHOICE_DESCRIPTION": False,
     "SERVERS": [{"url": "/", "description": "This installation."}],
     "TAGS": [
@@ -195,6 +196,7 @@ CELERY_TASK_ROUTES = {"webhooks.*": {"queue": queues.WEBHOOKS}}
 PERIODIC_JOBS = {
     "provisioning.reconcile_all": 30,
     "provisioning.sample_all": 60,
+    "provisioning.see_to_images_all": 300,
     "servers.meter": 60,
     "billing.make_months": 3600,
     "webhooks.sweep": 5,

@@ -52,6 +52,29 @@ PROBLEM = {"$ref": REF.format(name="Problem")}
 INVALID = {"anyOf": [PROBLEM, {"$ref": REF.format(name="ValidationProblem")}]}
 
 
+def name_integer_formats(result: Any, **kwargs: Any) -> Any:
+    """Say of each integer whether 32 bits hold it: generated clients choose their type by that.
+
+    A hook of drf-spectacular.
+    """
+    _name_formats(result)
+    return result
+
+
+def _name_formats(part: Any) -> None:
+    if isinstance(part, list):
+        for item in part:
+            _name_formats(item)
+    if not isinstance(part, dict):
+        return
+    kind = part.get("type")
+    if kind == "integer" or (isinstance(kind, list) and "integer" in kind):
+        is_small = part.get("maximum", MAX_ID) < 2**31
+        part.setdefault("format", "int32" if is_small else "int64")
+    for value in part.values():
+        _name_formats(value)
+
+
 def refusal(code: str, sentence: str) -> dict[str, Any]:
     return {"summary": code, "value": {"detail": sentence, "code": code}}
 

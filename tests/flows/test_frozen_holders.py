@@ -2,6 +2,7 @@
 
 import http.client
 import json
+import signal
 import threading
 import time
 from collections.abc import Iterator
@@ -30,6 +31,8 @@ from core.database import Limits
 from core.locks import metering_by, reconcile_of_host, try_lock
 from provisioning import tasks
 from provisioning.drivers.base import ImageInvalid
+from provisioning.host_events import HostEvents
+from provisioning.scheduler import Scheduler
 from servers.tasks import meter
 from tests.conftest import Customer
 from tests.factories import AccountFactory, HypervisorFactory, OsVersionFactory, token_for
@@ -108,8 +111,32 @@ def impatient(monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
     connection.close()
     database.serve_as("worker")
     yield
-    connection_created.disconnect(dispatch_uid="core.database")
+    connection_created.disconnect(dispatch_uid=database.RECEIVER)
     connection.close()
+
+
+@pytest.mark.parametrize(("command", "loop"), [("scheduler", Scheduler), ("host_events", HostEvents)])
+def test_a_command_that_runs_for_ever_has_the_limits_of_a_worker(
+    monkeypatch: pytest.MonkeyPatch, command: str, loop: type
+) -> None:
+    """Guard: serve_as in the two commands; manage.py gives a command time for a person to think."""
+    seen: list[str] = []
+
+    def run(self: Any, over: threading.Event) -> None:
+        connection.close()
+        with connection.cursor() as cursor:
+            cursor.execute("SHOW idle_in_transaction_session_timeout")
+            seen.append(cursor.fetchone()[0])
+
+    monkeypatch.setattr(loop, "run", run)
+    monkeypatch.setattr(signal, "signal", lambda *_: None)  # the handlers stay those of pytest
+    database.serve_as("command")
+    try:
+        call_command(command)
+    finally:
+        connection_created.disconnect(dispatch_uid=database.RECEIVER)
+        connection.close()
+    assert seen == [f"{database.LIMITS['worker'].idle_in_transaction}s"]
 
 
 def test_a_session_that_sleeps_in_a_transaction_is_ended(impatient: None) -> None:

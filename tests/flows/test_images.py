@@ -15,7 +15,7 @@ from plans.models import OsVersion
 from provisioning import hypervisors
 from provisioning.drivers import base
 from provisioning.engine import carry_out
-from provisioning.reconcile import reconcile
+from provisioning.image_copies import see_to_images
 from provisioning.verify.findings import Code
 from provisioning.verify.verification import verify
 from servers import services
@@ -100,19 +100,19 @@ def delete(*servers: Server) -> None:
         finish(server)
 
 
-def reconcile_twice(host: Hypervisor) -> None:
+def look_twice(host: Hypervisor) -> None:
     """The first round retires, the second removes."""
-    reconcile(host)
-    reconcile(host)
+    see_to_images(host)
+    see_to_images(host)
 
 
-def test_what_a_host_got_is_recorded_at_once_and_what_else_it_has_by_reconcile(
+def test_what_a_host_got_is_recorded_at_once_and_what_else_it_has_when_it_is_looked_at(
     host: Hypervisor, old: OsVersion, empty_image: Path
 ) -> None:
     """Guards: ``record_image_copy`` in fetch_image; ``record_image_copies`` in image_copies.py."""
     digest = old.image_to_start_from.sha256
     assert [copy.image.sha256 for copy in ImageCopy.objects.all()] == [digest]
-    reconcile(host)
+    see_to_images(host)
     assert copies_on(host) == {digest, empty_image.stem}
 
 
@@ -121,7 +121,7 @@ def test_an_image_that_nothing_needs_is_removed_and_one_on_offer_stays(
 ) -> None:
     """Guard: ``on_offer`` in images_needed_on."""
     delete(*Server.objects.all())
-    reconcile_twice(host)
+    look_twice(host)
     assert copies_on(host) == {empty_image.stem}
     assert not is_on(host, old.image_to_start_from.sha256)
 
@@ -131,7 +131,7 @@ def test_an_image_that_a_server_is_based_on_stays(
 ) -> None:
     """Guard: ``based_on`` in images_needed_on: the driver, which refuses as well, is not even asked."""
     caplog.set_level("INFO")
-    reconcile_twice(host)
+    look_twice(host)
     assert old.image_to_start_from.sha256 in copies_on(host)
     assert "keeps an image" not in caplog.text
 
@@ -144,7 +144,7 @@ def test_a_rebuild_changes_what_the_server_is_based_on_and_frees_the_old_image(
     server, other = Server.objects.get(), OsVersion.objects.get(image__sha256=empty_image.stem)
     services.rebuild_server(server=server, os_version=other)
     assert finish(server).base_image.sha256 == empty_image.stem
-    reconcile_twice(host)
+    look_twice(host)
     assert copies_on(host) == {empty_image.stem}
 
 
@@ -152,7 +152,7 @@ def test_an_image_that_an_open_rebuild_wants_stays(host: Hypervisor, old: OsVers
     """Guard: ``wanted`` in images_needed_on."""
     delete(*Server.objects.exclude(pk=active.pk))
     services.rebuild_server(server=active, os_version=old)
-    reconcile_twice(host)
+    look_twice(host)
     assert old.image_to_start_from.sha256 in copies_on(host)
 
 
@@ -161,11 +161,11 @@ def test_a_worker_that_saw_the_image_before_it_was_retired_still_makes_its_disk(
 ) -> None:
     """Its operation is open when the second round comes.  Guard: the two rounds in image_copies.py."""
     delete(*Server.objects.all())
-    reconcile(host)
+    see_to_images(host)
     assert old.image_to_start_from.sha256 not in copies_on(host)
     assert is_on(host, old.image_to_start_from.sha256)
     late = order(os_version=old)
-    reconcile(host)
+    see_to_images(host)
     assert is_on(host, old.image_to_start_from.sha256)
     assert finish(late).status == ServerStatus.ACTIVE
     assert old.image_to_start_from.sha256 in copies_on(host)
@@ -176,6 +176,6 @@ def test_an_image_without_a_row_is_left_alone(host: Hypervisor, old: OsVersion) 
     digest = old.image_to_start_from.sha256
     delete(*Server.objects.all())
     Image.objects.filter(sha256=digest).update(sha256="e" * 64)
-    reconcile_twice(host)
+    look_twice(host)
     assert is_on(host, digest)
     assert Code.IMAGE_UNKNOWN in {finding.code for finding in verify()}

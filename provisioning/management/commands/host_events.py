@@ -4,6 +4,7 @@ from typing import Any
 
 from django.core.management.base import CommandError, CommandParser
 
+from core import database
 from core.commands import OurCommand, seconds
 from plans.models import Location
 from provisioning.host_events import HOLD_BACK_S, HostEvents
@@ -33,6 +34,7 @@ class Command(OurCommand):
         known = set(Location.objects.filter(code__in=location).values_list("code", flat=True))
         if unknown := [code for code in location if code not in known]:
             raise CommandError(f"There is no location {', '.join(unknown)}.")
+        database.serve_as("worker")  # nobody sits at it
         over = Event()
         for number in (signal.SIGTERM, signal.SIGINT):
             signal.signal(number, lambda *_: over.set())

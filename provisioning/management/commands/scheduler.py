@@ -5,7 +5,7 @@ from typing import Any
 
 from django.core.management.base import CommandParser
 
-from core import broker
+from core import broker, database
 from core.commands import OurCommand, seconds
 from provisioning.scheduler import Scheduler
 from provisioning.sweep import Sweep
@@ -41,6 +41,7 @@ class Command(OurCommand):
             self.stdout.write(f"{sweep.once()} operations were forgotten")
             sweep.finish()
             return
+        database.serve_as("worker")  # nobody sits at it
         broker.do_not_wait()
         over = Event()
         for number in (signal.SIGTERM, signal.SIGINT):
