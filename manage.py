@@ -1,5 +1,5 @@
 #!/usr/bin/env python
-"""The operator's door: what is done through it is done by the operator who is logged in.
+"""The operators' entrance.  The actor of all that is done here is the operator who is logged in.
 
 Beside a running ``make run`` it finds that run's settings by itself.
 """

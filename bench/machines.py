@@ -120,7 +120,7 @@ class Bare:
             console_log=f"/var/log/libvirt/qemu/{domain_name(spec.uuid)}-console.log",
         )
         xml = domain_xml(spec, domain_type="qemu", paths=paths)
-        # With a name of ours reconcile would take it for a machine whose row is lost, and sell nothing there.
+        # Not a name of ours: reconcile would take it for a machine without a row, and sell nothing there.
         xml = xml.replace(f"<name>{domain_name(spec.uuid)}</name>", f"<name>{_name_of(spec)}</name>")
         if self._is_filtered:
             return xml

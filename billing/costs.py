@@ -34,7 +34,7 @@ class Stretch(NamedTuple):
     total: int
 
     def cost(self, first: int, end: int) -> int:
-        """What those of its hours cost that lie in ``first`` to before ``end``."""
+        """The cost of its hours from ``first`` up to, but not including, ``end``."""
         first, stop = max(first, self.first), min(end, self.end)
         if first >= stop:
             return 0
@@ -99,7 +99,7 @@ def stretches(began_at: datetime, tariffs: Sequence[Tariff], month: datetime, en
 
 
 def days(began_at: datetime, costly: Sequence[Stretch], first: int, end: int) -> Iterator[DayOfHours]:
-    """What the hours ``first`` to before ``end`` cost, day by day; days that cost nothing are left out."""
+    """The cost of the hours from ``first`` up to ``end``, by day; days that cost nothing are left out."""
     while first < end:
         day, stop = _day_of(began_at, first, end)
         hours = 0

@@ -51,8 +51,8 @@ BALANCES = """
     FROM accounts_account account LEFT JOIN moved ON moved.account_id = account.id
     WHERE account.balance <> coalesce(moved.amount, 0) ORDER BY account.id
 """
-# Of each account that has a meter or a line in the month: its fingerprint.  A line counts for the account of
-# its meter and for the account that it charges: they are the same, or both are looked at.
+# The fingerprint of each account that has a meter or a line in the month.  A line counts for the account of
+# its meter and for the account that it charges: if the two differ, both accounts are audited.
 FINGERPRINTS = """
     WITH meters AS (
         SELECT meter.account_id, meter.id, count(rate.id) AS count,
@@ -192,7 +192,7 @@ def _months() -> list[datetime]:
 
 
 def _month(month: datetime, put_right: PutRight) -> Iterator[Finding]:
-    """What of a month's lines is not what the rates say, account by account."""
+    """The lines of a month that differ from what the rates say, account by account."""
     proofs, fingerprints = _proofs(month), _fingerprints(month)
     proven = []
     for account_id, fingerprint in fingerprints.items():
@@ -203,7 +203,7 @@ def _month(month: datetime, put_right: PutRight) -> Iterator[Finding]:
         if is_closed and not found:
             proven.append(account_id)
     if proven and month_after(month) <= clock.now():
-        # What is the same as before it was derived is what was found right.
+        # An account is proven only if its fingerprint did not change while its charges were derived.
         now = _fingerprints(month)
         _keep_proofs(month, {pk: now[pk] for pk in proven if now.get(pk) == fingerprints[pk]})
 
@@ -310,7 +310,7 @@ def _strangers(account_id: int, month: datetime, end: datetime, put_right: PutRi
 
 
 def _put_right() -> PutRight:
-    """What refunds and corrections whose reference is ``line <its number>`` did for that line."""
+    """The amounts of the refunds and corrections of each line: their reference is ``line <its number>``."""
     kinds = [Payment.Kind.REFUND, Payment.Kind.CORRECTION]
     found: PutRight = {}
     for payment in Payment.objects.filter(kind__in=kinds, reference__startswith=NUMBER):

@@ -225,7 +225,7 @@ def _due(cursor: Any, accounts: list[int], now: datetime, meters: list[int] | No
     cursor.execute(DUE, {"accounts": accounts, "now": now, "meters": meters, "limit": METERS_AT_ONCE})
     found = []
     for meter_id, account_id, began_at, due_at, free_since in cursor.fetchall():
-        # One that was set back by hand may stand anywhere: the hours are counted from began_at.
+        # An operator may have set due_at back to any moment: the hours are counted from began_at.
         first = hour_of(due_at, began_at)
         end = max(first + 1, min(hour_of(now, began_at) + 1, first + HOURS_AT_ONCE))
         found.append(DueMeter(meter_id, account_id, began_at, first, end, free_since))

@@ -310,7 +310,7 @@ class Usage(PartitionedByMonth, models.Model):
 
 
 class ArchivedUsage(models.Model):
-    """What one meter has cost in a month whose lines were detached: balances and totals still need it."""
+    """The cost of one meter in a month whose lines were detached: balances and totals still need it."""
 
     meter = models.ForeignKey(Meter, models.PROTECT, related_name="archived_months")
     account = models.ForeignKey(Account, models.PROTECT)

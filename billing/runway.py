@@ -20,7 +20,7 @@ PER_HOUR = """
     SELECT coalesce(sum(round(price_hourly * quantity, 4)), 0) FROM billing_meter
     WHERE account_id = %s AND state = ANY(%s)
 """
-# Those of the accounts whose warning does not fit their balance.
+# Inserts a review of each account whose warning does not fit its balance.
 REVIEWS = """
     INSERT INTO billing_review (account_id, due_at)
     SELECT id, %(now)s FROM accounts_account account

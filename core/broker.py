@@ -16,7 +16,7 @@ from core.outage import Outage
 
 log = logging.getLogger(__name__)
 
-# Of each wait for its socket, and kombu waits up to three times for one message: 0.4 s in all, measured.
+# The limit of each wait for the socket.  kombu waits up to three times a message: 0.4 s in all, measured.
 ANSWERS_WITHIN_S = 0.125
 OUTAGE = Outage(lasts_s=2)
 

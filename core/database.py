@@ -20,7 +20,7 @@ class Limits(NamedTuple):
 
 
 INTEGRITY_CONSTRAINT_VIOLATION = "23000"  # Postgres's code for it, which no constraint of its own uses
-RECEIVER = "core.database"  # Django's name for who sets the limits
+RECEIVER = "core.database"  # the dispatch_uid of the signal receiver that sets the limits
 LIMITS = {
     # A customer waits for each of these.
     "api": Limits(lock=3, statement=15, idle_in_transaction=10),
@@ -67,7 +67,7 @@ def refusal_by_trigger(error: IntegrityError) -> str | None:
 def serve_as(kind: str) -> None:
     """Set the limits of this kind of process for every connection that this process opens from now on.
 
-    What was set before counts no longer.
+    Replaces the limits that were set before.
     """
     limits = [f"{seconds}s" for seconds in LIMITS[kind]]
 

@@ -11,7 +11,7 @@ DELAY = "delay_s"
 
 
 class Task(celery.Task):  # type: ignore[type-arg]
-    """A task whose messages say for how long they are held back, and not until when.
+    """A task whose messages carry a delay in seconds instead of a due time.
 
     Celery's countdown and expiry are moments by the sender's clock.  A receiver whose clock differs takes
     such a message too early, too late or never.

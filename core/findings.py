@@ -25,7 +25,7 @@ class Finding:
     code: FindingCode
     object: str
     sentence: str
-    # Whose rows must still be as they were when the host was asked.  None: no host was asked.
+    # The machine whose rows must be unchanged since the host was asked.  None: no host was asked.
     machine: UUID | None = None
 
     def __str__(self) -> str:

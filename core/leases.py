@@ -37,7 +37,7 @@ class LeasedWork(models.Model):
         db_default=0, help_text="Of several workers, the last to begin may write."
     )
     waits = models.BooleanField(
-        db_default=False, help_text="It could not begin: who ends before it, wakes it."
+        db_default=False, help_text="It could not begin: the worker that frees a seat wakes it."
     )
 
     class Meta:
@@ -86,7 +86,7 @@ class Lane(Generic[Work]):
 def next_waiting(rows: QuerySet[Work]) -> Work | None:
     """The row of a lane to wake, for a worker that has just let go of another.
 
-    Of several callers, each gets another row.
+    Several callers at once get different rows.
     """
     waiting = due(rows).filter(rows.model.may_begin(), waits=True)
     while row := waiting.first():
@@ -106,7 +106,7 @@ def take(row: Work, *, lease: timedelta, lane: Lane[Work] | None = None, **chang
     while not _take(rows.filter(can_begin), lane, changes):
         if not rows.update(waits=True) or not rows.filter(can_begin).exists():
             return False
-        # Whoever let go looked for waiting rows before this one was marked.
+        # A worker that let go just now looked for waiting rows before this row was marked: try again.
     return True
 
 

@@ -18,15 +18,15 @@ from inventory.models import Hypervisor
 PAUSES = Backoff(first_s=1, longest_s=30)
 # How long the process that tries may take; if it dies, the next one tries.
 TRIAL = timedelta(seconds=20)
-# One lost answer is a libvirtd that restarts; after the second no new server is put there.
+# One lost answer may be a restart of libvirtd; after the second, no new server is placed there.
 UNREACHABLE_AFTER = 2
 
 
 def may_be_asked(hypervisor: Hypervisor) -> bool:
-    """Whether this host may be called now, by its row as read.  Of many callers one may try it."""
+    """Whether this host may be called now, by its row as read.  Of several callers, one may try it."""
     if hypervisor.retry_at is None:
         return True
-    # By one statement, and by Postgres's clock: whoever asks may have another.
+    # One statement, by Postgres's clock: the caller's clock may differ.
     due = Hypervisor.objects.filter(pk=hypervisor.pk, retry_at=hypervisor.retry_at, retry_at__lte=Now())
     return due.update(retry_at=Now() + TRIAL) == 1
 

@@ -135,7 +135,7 @@ def make_batch(pool: IpPool) -> None:
 def make_more(location: Location, family: int) -> bool:
     """Make rows of more addresses in a location.  False if its active pools have none left to make.
 
-    Of many who need more at once one makes them, and the others wait for it.
+    Of several callers at once, one makes them and the others wait.
     """
     pools = IpPool.objects.filter(
         location=location, family=family, is_active=True, next_address__isnull=False

@@ -104,7 +104,7 @@ def put_in_use(port: Port) -> bool:
 def remove_port(port: Port) -> None:
     """Remove a network card and free its addresses.
 
-    What a machine has used rests first, for the world may still take the address for that machine's.
+    An address that a machine has used rests first: caches out there may still lead to that machine.
     """
     rest_s = settings.VPS_ADDRESS_REST if Port.objects.select_for_update().get(pk=port.pk).was_used else 0
     port.addresses.update(port=None, rests_until=Now() + timedelta(seconds=rest_s))

@@ -19,7 +19,7 @@ MODELS: dict[str, type[Model]] = {
 
 
 class CatalogueInvalid(Exception):
-    """What is wrong with a catalogue, and where."""
+    """A catalogue cannot be loaded; ``str()`` says what is wrong, and where."""
 
 
 @transaction.atomic

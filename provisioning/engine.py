@@ -195,8 +195,8 @@ def _give_up(job: Job, failure: Failure) -> None:
 def _undo(job: Job) -> None:
     """Take back what a failed operation made.
 
-    What does not succeed now must not keep the operation open for ever: what a failed create
-    left is removed by reconcile, and a machine is defined anew at its next start.
+    An undo that fails must not keep the operation open for ever: reconcile removes what a failed create
+    left, and the next start defines the machine anew.
     """
     try:
         for step in UNDO_STEPS.get(job.operation.typed_kind, ()):

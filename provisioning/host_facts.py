@@ -39,7 +39,7 @@ def ask(hypervisor: Hypervisor) -> str:
 
 
 def fault_of_room(room: Room) -> str:
-    """What is wrong if less of a storage pool is free than VPS_POOL_RESERVE; else nothing."""
+    """A sentence if less of the storage pool is free than VPS_POOL_RESERVE; else an empty text."""
     if room.has_free(settings.VPS_POOL_RESERVE):
         return ""
     return f"Its storage pool is nearly full: {room}, and {settings.VPS_POOL_RESERVE} % should be."

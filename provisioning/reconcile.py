@@ -49,7 +49,7 @@ from servers.usage import Sample, record_sample
 
 log = logging.getLogger(__name__)
 
-# Of the storage pool.  With less the machines would fill it again at once.
+# Percent of the storage pool.  With less, the machines would fill it again at once.
 RESUME_AT_PERCENT = 1
 
 
@@ -124,7 +124,7 @@ def _decisions(hypervisor: Hypervisor, powers: Mapping[UUID, Power]) -> list[Dec
 
 
 def _fault(hypervisor: Hypervisor) -> str:
-    """What keeps this host from starting machines, in libvirt's words.  Raises HostUnreachable."""
+    """Why this host cannot start machines, in libvirt's words; empty if it can.  Raises HostUnreachable."""
     try:
         hypervisors.driver_for(hypervisor).check_ready()
     except HostUnreachable:
@@ -172,7 +172,7 @@ def _apply(decision: Decision, asked_at: datetime) -> None:
 
 
 def _given_up(hypervisor: Hypervisor, machines: Iterable[UUID]) -> list[Decision]:
-    """What a worker that was taken for dead made after all of servers that were given up before."""
+    """Machines of servers that were given up, made late by a worker whose lease had ended."""
     found = given_up_servers().filter(uuid__in=list(machines))
     return [Decision(server, Action.REMOVE, PowerState.UNKNOWN) for server in found]
 

@@ -32,7 +32,7 @@ LOOK_EVERY_S = 1.0
 
 @dataclass
 class Scheduler:
-    """One of those that look again and again."""
+    """The loop of one scheduler process."""
 
     sweep: Sweep
     sweep_every_s: float

@@ -1,6 +1,6 @@
-"""Machines with our names of which no row knows: the rows are older than the host, as after a restore.
+"""Machines with our names that have no row: the database is older than the host, as after a restore.
 
-Somebody must compare them before anything is sold there or anything of theirs is given to another customer.
+An operator must compare them before the host sells anything or their addresses go to another customer.
 """
 
 import logging
@@ -16,7 +16,7 @@ log = logging.getLogger(__name__)
 
 
 def fault_of_strangers(hypervisor: Hypervisor, machines: Collection[UUID]) -> str:
-    """What is wrong if some of a host's machines belong to no server, for staff; else nothing.
+    """A sentence for staff if some of a host's machines belong to no server; else an empty text.
 
     The addresses that such machines have are reserved, until staff give them free.  Raises HypervisorError.
     """

@@ -18,7 +18,7 @@ LOOK_EVERY_S = 10
 
 
 class LocationQueues(bootsteps.StartStopStep):
-    """Those that ``--location`` names; without it all; with Celery's own ``-Q`` what that names."""
+    """The locations named by ``--location``, or all; with Celery's own ``-Q`` the queues named there."""
 
     requires = ("celery.worker.consumer.tasks:Tasks",)
 

@@ -152,7 +152,7 @@ def power_on(job: Job) -> None:
 def await_guest(job: Job) -> None:
     """Until the guest agent answers and the guest has its addresses; without an agent, until it runs.
 
-    One that died meanwhile, with its host or its process, is started again.
+    A machine that died meanwhile, with its host or its process, is started again.
     """
     power = job.host.power(job.server.uuid)
     if power.off_on_purpose:
@@ -293,8 +293,8 @@ def await_guest_again(job: Job) -> None:
 def power_on_as_before(job: Job) -> None:
     """After a failure: a machine that we switched off runs again.
 
-    One that is paused stays so: somebody else paused it.  And a customer whose servers are due to be
-    suspended for a negative balance gets none back.
+    A paused machine stays paused: somebody else paused it.  A server that is due to be suspended for a
+    negative balance stays off.
     """
     if job.was_active and not is_due_to_be_suspended(job.server.account) and job.power() == PowerState.OFF:
         power_on(job)

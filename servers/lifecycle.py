@@ -246,7 +246,7 @@ def give_up(operation: Operation, failure: Failure) -> None:
 
 
 def forget_failure(operation: Operation, *, detail: str) -> None:
-    """What was given up is well after all; ``detail`` says why, for staff."""
+    """Clear the reason of an operation that was given up and succeeded after all; ``detail`` is for staff."""
     leases.write(operation, error_code="", message="", error_detail=detail)
 
 

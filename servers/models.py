@@ -313,5 +313,5 @@ class ResourceUsage(models.Model):
 
 
 def bandwidth_gb(received_bytes: int, sent_bytes: int) -> int:
-    """What counts of a month's traffic: the larger of the two, in whole GB (the provider's rule)."""
+    """The traffic of a month that counts: the larger of the two, in whole GB (the provider's rule)."""
     return max(received_bytes, sent_bytes) // 10**9

@@ -1,4 +1,4 @@
-"""What an order of an account needs to have: billing's runway, and what resizes under way will add to it."""
+"""The runway that an order needs: billing's, and what open resizes will add to it."""
 
 from decimal import Decimal
 
@@ -22,7 +22,7 @@ def require_runway(account: Account, *, more: Decimal = Decimal(0)) -> None:
 
 
 def _dearer_by_resizes(account: Account) -> Decimal:
-    """What resizes under way add for an hour.  A resize to a cheaper plan saves nothing until it is done."""
+    """The credits an hour that open resizes add.  A resize to a cheaper plan saves nothing until its end."""
     resizing = servers_of(account).filter(status=ServerStatus.RESIZING)
     resizes = list(
         Operation.objects.filter(
@@ -42,7 +42,7 @@ def _dearer_by_resizes(account: Account) -> Decimal:
 
 
 def _wished(resize: Operation) -> Decimal:
-    """What the server costs for an hour when its resize is done."""
+    """The cost of an hour of the server after its resize."""
     wish = resize.typed_wish
     if not isinstance(wish, ResizeWish):
         return Decimal(0)

@@ -22,7 +22,7 @@ MOST_STARTS = 5  # starts by reconcile within an hour
 
 
 def servers_of(account: Account) -> QuerySet[Server]:
-    """An account's servers.  One whose deletion was accepted is not among them."""
+    """An account's servers, without those whose deletion was accepted."""
     return Server.objects.filter(account=account, deleted_at=None)
 
 
@@ -112,8 +112,8 @@ def given_up_servers() -> QuerySet[Server]:
 def images_needed_on(hypervisor: Hypervisor) -> set[int]:
     """The ids of the images that a host must keep.
 
-    Those that an open operation there wants, that a server is based on which is there or moves there,
-    and those that new servers may start from.
+    These are the images of open operations there, the base images of the servers that are there or move
+    there, and the images on offer for new servers.
     """
     # In this order: a rebuild records the server's new image before it ends.
     rebuilds = Operation.objects.filter(

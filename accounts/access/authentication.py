@@ -90,6 +90,6 @@ def _valid_token(digest: str) -> tuple[ApiToken, bool]:
 
 
 def _record_use(token: ApiToken) -> None:
-    # Of many requests at once one writes.
+    # Of several simultaneous requests with the token, one writes.
     stale = Q(last_used_at=None) | Q(last_used_at__lte=Now() - USE_PRECISION)
     ApiToken.objects.filter(stale, pk=token.pk).update(last_used_at=Now())

@@ -4,7 +4,7 @@ Without paging parameters: ``{count, results}`` and nothing else, at most 100
 rows, and an RFC 8288 ``Link`` header when there are more.  With ``page``,
 ``page_size`` or ``cursor``: ``next`` and ``previous`` stand in the body too.
 
-Links lead by a cursor: who follows them meets every row that is there all the
+Links carry a cursor: a client that follows them meets each row that exists all the
 while exactly once, whatever is made or deleted meanwhile.  A page's number
 counts the rows that there are at that moment.
 """

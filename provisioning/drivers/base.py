@@ -366,9 +366,8 @@ class Driver(Protocol):
     def off_network(self) -> list[UUID]:
         """Our machines that run and have a network card that fell off its network.
 
-        That happens when somebody stops a network, and starting the network again does not mend it.  When
-        machines of others have taken their places meanwhile, some may not be noticed here: ``machines`` looks
-        at each.
+        That happens when somebody stops the network; starting it again does not mend it.  If other machines
+        have joined the network since, some of ours may be missed here: ``machines`` looks at each.
         """
 
     def reattach(self, machine: UUID) -> None:
@@ -386,8 +385,8 @@ class Driver(Protocol):
     def lifecycle_events(self, patience_s: float) -> Generator[MachineEvent | None, None, None]:
         """Each change of power of our machines as it happens; None whenever there was none for so long.
 
-        Never ends by itself; close it.  Raises HostUnreachable when the host goes away, and what happened
-        meanwhile is never told: who must know asks ``powers``.
+        Never ends by itself; close it.  Raises HostUnreachable when the host goes away.  Events of the time
+        without a connection are lost: ask ``powers`` afterwards.
         """
 
     def machines(self) -> list[Machine]:

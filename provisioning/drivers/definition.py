@@ -37,9 +37,9 @@ def machine_of(
 
 
 def cards_off_network(live: ET.Element, ports: Collection[str] | None) -> list[ET.Element]:
-    """Of a machine that runs: its cards that had a port of a network and have none any more.
+    """The network cards of a running machine that have lost their port on a libvirt network.
 
-    ``ports`` None: no libvirt that counts them.  A card on no bridge (macvtap) cannot fall off one.
+    ``ports`` None: this libvirt does not list ports.  A card on no bridge (macvtap) cannot fall off one.
     """
     cards = [] if ports is None else live.findall("devices/interface[@type='network']")
     return [card for card in cards if (port := _port_of(card)) and port not in (ports or ())]
@@ -51,7 +51,7 @@ def _port_of(card: ET.Element) -> str | None:
 
 
 def changes_in(xml: str, folder: str | None) -> list[str]:
-    """What a definition gives a machine of ours and we did not: disks, devices, memory of its firmware."""
+    """The disks, devices and firmware memory in a definition that we did not put there."""
     domain = ET.fromstring(xml)  # noqa: S314 (libvirt's own words)
     machine = UUID(domain.findtext("uuid"))
     disks = [disk for disk in domain.iterfind("devices/disk") if not _is_ours(disk, machine, folder)]

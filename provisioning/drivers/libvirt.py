@@ -208,7 +208,7 @@ class LibvirtDriver:
             if not is_about_traffic_control(error):
                 raise
             logger.warning("%s cannot limit the speed of a network card: %s", self.uri, error)
-            # Such a kernel has no other way: a server without its limit, then, rather than no server.
+            # This kernel cannot limit the speed: a server without a limit is better than no server.
             self._limits_speed = False
             libvirt_domains.remove_speed_limits(host, domain)
             libvirt_domains.start(host, domain)
@@ -300,6 +300,6 @@ class LibvirtDriver:
 
 
 def _definitions(host: Connection, machine: UUID) -> list[str]:
-    """Of a machine that the host knows: see ``definitions_of``."""
+    """The definitions of a machine, as ``definitions_of`` reads them; none if the host does not know it."""
     domain = find(host, machine)
     return [] if domain is None else libvirt_changes.definitions_of(domain)

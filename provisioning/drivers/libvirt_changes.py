@@ -24,13 +24,13 @@ def require_unchanged(pool: StoragePool, machine: UUID, domain: Any | None) -> N
 
 
 def definitions_of(domain: Any) -> list[str]:
-    """The machine as it would start next; and, if it runs, as it runs."""
+    """The stored definition of the machine and, if it runs, the live one."""
     stored = domain.XMLDesc(libvirt.VIR_DOMAIN_XML_INACTIVE)
     return [stored, domain.XMLDesc()] if domain.isActive() else [stored]
 
 
 def changes_of(pool: StoragePool, domain: Any, definitions: Sequence[str]) -> list[str]:
-    """What is not as we made it."""
+    """What differs from the machine that we made, as sentences without a subject."""
     found = [change for xml in definitions for change in changes_in(xml, pool.folder)]
     if domain.hasManagedSaveImage():
         found.append("has saved memory")
@@ -38,7 +38,7 @@ def changes_of(pool: StoragePool, domain: Any, definitions: Sequence[str]) -> li
 
 
 def oddities_of(domain: Any) -> list[str]:
-    """What somebody has done to a machine and does not endanger its disk."""
+    """Changes to a machine that do not endanger its disk, as sentences without a subject."""
     found = [] if domain.isPersistent() else ["is not stored on its host, which forgets it when it stops"]
     return found + ["has snapshots"] * (domain.snapshotNum() > 0)
 

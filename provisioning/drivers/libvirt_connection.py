@@ -6,7 +6,7 @@ libvirtd that answers keepalive while the call itself waits for a hung QEMU or a
 
 A call that is given up cannot be stopped: its thread waits on until libvirt lets it go.  On an open
 connection keepalive sees to that.  An opening hangs as long as libvirtd does, so it is not begun again and
-again: who comes next waits for the one that hangs.
+again: the next caller waits for the opening that hangs.
 """
 
 import logging
@@ -61,10 +61,10 @@ class LibvirtConnection:
         return LibvirtConnection(self.uri, self._host_uuid)
 
     def call(self, limit_s: float, body: Callable[[Connection], Result]) -> Result:
-        """What the body makes of the open connection; libvirt's errors come out as ours.
+        """Call the body with the open connection and return its value; libvirt's errors become ours.
 
-        The body is run once more in two cases: when libvirtd was restarted, so that it had hung up and we
-        notice it only now; and when libvirt-python lost the error.
+        The body is run once more in two cases: libvirtd was restarted and had hung up, which shows only at
+        the next call; or libvirt-python lost the error.
         """
         connection, is_new = self._connect()
         began = monotonic()
@@ -127,7 +127,7 @@ class LibvirtConnection:
         return _begin(partial(_open, self.uri, self._host_uuid))
 
     def _opened_late(self) -> Connection | None:
-        """What an opening came to after nobody waited for it any more.  That it failed is no news by now."""
+        """The connection of an opening that ended after its caller had given up; None if it failed."""
         if self._opening is None or not self._opening.done():
             return None
         opening, self._opening = self._opening, None

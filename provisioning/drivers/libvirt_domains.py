@@ -99,7 +99,7 @@ def is_delivered(domain: Any) -> bool:
 
 
 def _now_and_later(domain: Any) -> int:
-    """Of the machine that runs, if it does, and of its next start."""
+    """libvirt's flags to change the stored definition, and the live machine if it runs."""
     live = libvirt.VIR_DOMAIN_AFFECT_LIVE if domain.isActive() else 0
     return int(libvirt.VIR_DOMAIN_AFFECT_CONFIG | live)
 

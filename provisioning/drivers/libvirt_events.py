@@ -1,11 +1,11 @@
 """A host's lifecycle events: whose power changed, told as it happens.
 
-libvirt calls back from its event loop, of which a process has one for all hosts: what is called there only
-puts the news into a queue and never waits.
+libvirt calls back from its event loop.  A process has one event loop for all hosts, so the callback only puts
+the event into a queue and never waits.
 
-Each listening has a connection of its own, on which nobody listens again.  A connection whose last listener
-went off in the moment of an event may tell its next listener nothing, for ever: libvirt wakes its event loop
-for the first event of its queue only, and one that nobody fetched is there already.
+Each listener has a connection of its own, which is never listened to again.  If a connection's last callback
+is removed at the moment of an event, later callbacks on it may never be called: libvirt wakes its event loop
+only for the first event in its queue, and the event that was not dispatched stays there.
 """
 
 import logging
@@ -72,7 +72,7 @@ def _register(host: Any, hear: Any) -> int:
 
 
 def event_of(name: str, uuid: str, event: int) -> MachineEvent | None:
-    """What libvirt tells, in our words; None when it is not about power, or not about a machine of ours."""
+    """A libvirt event as ours; None when it is not about power, or not about a machine of ours."""
     if event not in _POWER_AFTER or name != domain_name(uuid):
         return None
     return MachineEvent(machine=UUID(uuid), power=_POWER_AFTER[event])

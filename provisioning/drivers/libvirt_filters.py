@@ -1,9 +1,9 @@
 """Our network filter on a host, and libvirt's bindings of it to network cards.
 
 A binding says which filter stands in front of which card.  libvirt makes it when a machine starts and
-removes it when that ends; a libvirtd that is killed in between remembers it for ever.  That is more than
-dirt: libvirtd then counts the cards anew, and refuses to start a machine whose card gets the number of
-one that is remembered.
+removes it when that ends; a libvirtd that is killed in between remembers it for ever.  Such a
+stale binding does harm: libvirtd numbers the cards anew after its restart, and refuses to start a machine
+whose card gets the number of a stale binding.
 """
 
 import logging
@@ -55,7 +55,7 @@ def _cards(connection: Any) -> Iterator[str | None]:
         try:
             definition = ET.fromstring(domain.XMLDesc())  # noqa: S314 (libvirt's own words)
         except libvirt.libvirtError as error:
-            # One that cannot be read may have any card: then no binding may be removed.
+            # A machine that cannot be read may have any card: then no binding may be removed.
             if error.get_error_code() != libvirt.VIR_ERR_NO_DOMAIN:
                 raise
             continue

@@ -1,4 +1,4 @@
-"""What the guest agent says.  The guest is the customer's: its answers are measured before they are used."""
+"""What the guest agent says.  The guest is the customer's: its answers are checked before they are used."""
 
 import logging
 import re
@@ -57,7 +57,7 @@ def hostname_of(told: object) -> str | None:
 
 
 def addresses_of(interfaces: Mapping[str, Any]) -> tuple[IPv4Address | IPv6Address, ...]:
-    """What others may reach the guest at, each once, without scope ids, and not without end."""
+    """The addresses at which others may reach the guest: each once, without scope ids, a bounded number."""
     found: dict[IPv4Address | IPv6Address, None] = {}
     for interface in interfaces.values():
         for entry in interface.get("addrs") or ():

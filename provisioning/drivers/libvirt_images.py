@@ -49,7 +49,7 @@ def put_image(pool: StoragePool, image: Image, source: Path) -> None:
         with suppress(libvirt.libvirtError):
             pool.remove(image_volume(image))  # half of it would keep the pool full
         raise
-    # What arrived is asked of the host: a full disk, or a second writer, would go unnoticed otherwise.
+    # Read back from the host: a full disk, or a second writer, would go unnoticed otherwise.
     if _sha256(pool.download(volume)) != image.sha256:
         pool.remove(image_volume(image))
         pool.require_room(source.stat().st_size)

@@ -1,9 +1,8 @@
 """Whether the network cards of machines that run still hang on their network, and bringing them back.
 
-Who stops a network (``virsh net-destroy``) removes its bridge and lets every guest's card fall off; who
-starts it again makes a new bridge with nothing on it.  libvirt does not tell: the definition of a machine
-still names the network.  But it counts, for each network, a port for each card, and a network that was
-stopped has lost them all.
+Stopping a network (``virsh net-destroy``) removes its bridge, and every guest's card with it; starting the
+network again makes a new, empty bridge.  The definition of a machine does not show this: it still names the
+network.  But libvirt keeps a port for each card of a network, and a network that was stopped has lost them.
 """
 
 import xml.etree.ElementTree as ET

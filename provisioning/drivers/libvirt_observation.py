@@ -62,7 +62,7 @@ def power_of(state: int, reason: int) -> Power:
 
 
 def powers(connection: Any) -> dict[UUID, Power]:
-    """Of our machines.  One that cannot be read is left out."""
+    """The power of each machine of ours.  A machine that cannot be read is left out."""
     every = connection.getAllDomainStats(libvirt.VIR_DOMAIN_STATS_STATE, _NOWAIT)
     return dict(filter(None, read_each("machine", every, _uuid_and_power, concerns_all=is_fatal)))
 
@@ -78,7 +78,7 @@ def _power_in(stats: Mapping[str, int]) -> Power:
 
 
 def machines(connection: Any, pool: StoragePool, networks: Sequence[str]) -> list[Machine]:
-    """One call for all, and some for each: libvirt tells no definitions of many."""
+    """All machines on the host: one bulk call, and some calls for each: definitions cannot be had in bulk."""
     every = connection.getAllDomainStats(libvirt.VIR_DOMAIN_STATS_STATE, _NOWAIT)
     read = partial(_machine, pool, libvirt_networks.ports(connection, networks))
     return list(filter(None, read_each("machine", every, read, concerns_all=is_fatal)))
@@ -139,7 +139,7 @@ def usage_of(stats: Mapping[str, Any], *, vcpus: int) -> Usage | None:
 
 
 def _memory_used_kib(stats: Mapping[str, Any]) -> int:
-    """What the guest has in use by its own account, if that can be; else what it costs the host."""
+    """The memory in use as the guest reports it, if that is plausible; else what it costs the host."""
     most = int(stats["balloon.maximum"])
     free = stats.get("balloon.usable", stats.get("balloon.unused"))
     if free is not None and 0 <= free <= stats.get("balloon.available", -1) <= most:

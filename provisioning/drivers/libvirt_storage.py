@@ -57,7 +57,7 @@ class StoragePool:
         return [clone for clone, backing in found if backing == name]
 
     def volumes(self) -> list[Volume]:
-        """What is ours or called after ours, as far as libvirt knows.  What cannot be read is neither."""
+        """The volumes that are ours or named after ours, as libvirt knows them, without unreadable ones."""
         names = read_each(
             "volume", self._pool.listAllVolumes(), lambda volume: volume.name(), concerns_all=is_fatal
         )
@@ -70,8 +70,8 @@ class StoragePool:
     def clone(self, image: str, name: str, size_bytes: int) -> Any:
         """A new qcow2 volume that shows the image until it is written to.
 
-        Of version 3, which libvirt calls 1.1 and does not choose by itself: in an older one a cluster over an
-        image cannot be given back, and there are no bitmaps for backups.
+        The format is qcow2 version 3 (libvirt's compat 1.1; its default is older): version 2 cannot free a
+        cluster over an image, and has no bitmaps for backups.
         """
         volume = _volume(name, size_bytes, "qcow2")
         target = volume.find("target")
@@ -124,7 +124,7 @@ class StoragePool:
                 raise
 
     def size_bytes(self, name: str) -> int:
-        """What the volume shows to a guest, or the length of a raw one."""
+        """The size of the disk that the volume shows to a guest."""
         _, capacity, _ = self._pool.storageVolLookupByName(name).info()
         return int(capacity)
 

@@ -25,7 +25,7 @@ _NOBODY = "0.0.0.0"  # noqa: S104 (an address in a packet)
 # a list of addresses ($IP, $IPV6) stands for one rule per address.
 _RULES: tuple[tuple[str, str, str, dict[str, str]], ...] = (
     ("out", "drop", "mac", {"match": "no", "srcmacaddr": "$MAC"}),
-    # What only routers and DHCP servers say.
+    # Packets that only routers and DHCP servers send.
     ("out", "drop", "ip", {"protocol": "udp", "srcportstart": "67", "dstportstart": "68"}),
     ("out", "drop", "ipv6", {"protocol": "udp", "srcportstart": "547", "dstportstart": "546"}),
     ("out", "drop", "ipv6", {"protocol": "icmpv6", "type": "134"}),  # router advertisement

@@ -55,7 +55,7 @@ def console_log(machine: UUID) -> str:
 
 
 def parse(name: str) -> Volume | None:
-    """Whose file this is; None: it has nothing to do with us."""
+    """The volume of ours that a file name means; None for a name that is not like ours."""
     ours = _OURS.fullmatch(name)
     found = ours or _CALLED_AFTER_OURS.match(name)
     if found is None:

@@ -19,7 +19,7 @@ class Migration(migrations.Migration):
                 ('due_at', models.DateTimeField(db_default=django.db.models.functions.datetime.Now(), help_text='Not before.')),
                 ('lease_until', models.DateTimeField(help_text='A worker is at it until then.', null=True)),
                 ('attempt', models.PositiveIntegerField(db_default=0, help_text='Of several workers, the last to begin may write.')),
-                ('waits', models.BooleanField(db_default=False, help_text='It could not begin: who ends before it, wakes it.')),
+                ('waits', models.BooleanField(db_default=False, help_text='It could not begin: the worker that frees a seat wakes it.')),
                 ('name', models.CharField(help_text='Of a task, see PERIODIC_JOBS in the settings.', max_length=100, unique=True)),
                 ('last_run_at', models.DateTimeField(null=True)),
                 ('last_error', models.TextField(blank=True)),

@@ -47,7 +47,7 @@ def read_rows() -> Rows:
 
 
 def read_again(machines: Collection[UUID]) -> dict[UUID, ServerRow]:
-    """What is said now of some servers; one that is gone is left out, as ``read_rows`` does."""
+    """The rows of some servers as they are now; a server that is gone is left out, as by ``read_rows``."""
     with transaction.atomic():
         _see_one_moment()
         return {row.uuid: row for row in _servers(Server.objects.filter(uuid__in=machines))}

@@ -143,7 +143,7 @@ class HostAnswer:
     volumes: tuple[Volume, ...]
 
 
-# Of each host that was asked: what it said, or why it could not.
+# For each host: its answer, or why it gave none.
 Answers = Mapping[str, HostAnswer | HypervisorError]
 
 EXPECTED_POWER = {

@@ -99,7 +99,7 @@ class Migration(migrations.Migration):
                 ('due_at', models.DateTimeField(db_default=django.db.models.functions.datetime.Now(), help_text='Not before.')),
                 ('lease_until', models.DateTimeField(help_text='A worker is at it until then.', null=True)),
                 ('attempt', models.PositiveIntegerField(db_default=0, help_text='Of several workers, the last to begin may write.')),
-                ('waits', models.BooleanField(db_default=False, help_text='It could not begin: who ends before it, wakes it.')),
+                ('waits', models.BooleanField(db_default=False, help_text='It could not begin: the worker that frees a seat wakes it.')),
                 ('uuid', models.UUIDField(default=uuid.uuid4, editable=False, unique=True)),
                 ('kind', models.CharField(choices=[('create', 'create'), ('start', 'start'), ('stop', 'stop'), ('hard_stop', 'hard_stop'), ('reboot', 'reboot'), ('resize', 'resize'), ('rebuild', 'rebuild'), ('suspend', 'suspend'), ('unsuspend', 'unsuspend'), ('delete', 'delete'), ('check', 'check')], max_length=16)),
                 ('wish', models.JSONField(default=dict, help_text='See servers/wishes.py.')),

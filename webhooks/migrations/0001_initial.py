@@ -39,7 +39,7 @@ class Migration(migrations.Migration):
                 ('due_at', models.DateTimeField(db_default=django.db.models.functions.datetime.Now(), help_text='Not before.')),
                 ('lease_until', models.DateTimeField(help_text='A worker is at it until then.', null=True)),
                 ('attempt', models.PositiveIntegerField(db_default=0, help_text='Of several workers, the last to begin may write.')),
-                ('waits', models.BooleanField(db_default=False, help_text='It could not begin: who ends before it, wakes it.')),
+                ('waits', models.BooleanField(db_default=False, help_text='It could not begin: the worker that frees a seat wakes it.')),
                 ('event_id', models.UUIDField(help_text='The same at every attempt, and for every webhook that is told.')),
                 ('event', models.CharField(max_length=50)),
                 ('body', models.TextField(help_text='What is sent, to the byte: it is signed.')),

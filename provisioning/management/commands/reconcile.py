@@ -52,7 +52,7 @@ class Command(OurCommand):
 
 
 def _reconcile(host: Hypervisor) -> list[Decision]:
-    """What was decided and done.  Raises HypervisorError, with what the host's row keeps of it."""
+    """Reconcile one host and return the decisions.  Raises HypervisorError with what its row keeps of it."""
     decisions = reconcile(host)
     if host.last_error:
         raise HypervisorError(host.last_error)
