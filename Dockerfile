@@ -25,6 +25,7 @@ COPY plans plans
 COPY inventory inventory
 COPY servers servers
 COPY provisioning provisioning
+COPY monitoring monitoring
 ENV PATH=/srv/venv/bin:$PATH PYTHONUNBUFFERED=1 VPS_IMAGE_DIR=/var/lib/vps/images
 USER vps
 EXPOSE 8000

@@ -49,6 +49,11 @@ def env_secret(name: str) -> str:
     return value
 
 
+def env_optional_secret(name: str) -> str:
+    """A secret of at least 32 characters; empty if it is not set."""
+    return env_secret(name) if env_str(name, "none") != "none" else ""
+
+
 def env_bool(name: str, default: bool) -> bool:
     value = env_str(name, str(default)).lower()
     if value not in TRUE | FALSE:

@@ -236,6 +236,9 @@ class Operation(LeasedWork, ActorColumns):
             models.Index(
                 fields=["lease_until"], condition=Q(lease_until__isnull=False), name="held_operations"
             ),
+            models.Index(
+                fields=["finished_at"], condition=Q(finished_at__isnull=False), name="ended_operations"
+            ),
         ]
 
     def __str__(self) -> str:

@@ -14,6 +14,7 @@ from core.env import (
     env_hosts,
     env_int,
     env_networks,
+    env_optional_secret,
     env_origins,
     env_redis,
     env_secret,
@@ -37,6 +38,7 @@ LOG_LEVEL = env_choice("VPS_LOG_LEVEL", ["DEBUG", "INFO", "WARNING", "ERROR"], "
 DATABASES = {"default": env_database("DATABASE_URL") | {"CONN_MAX_AGE": 600, "CONN_HEALTH_CHECKS": True}}
 DATABASES["default"]["OPTIONS"] = LIBPQ_OPTIONS | DATABASES["default"]["OPTIONS"]
 REDIS_URL = env_redis("REDIS_URL")
+VPS_METRICS_TOKEN = env_optional_secret("VPS_METRICS_TOKEN")
 VPS_IMAGE_DIR = Path(env_str("VPS_IMAGE_DIR", str(BASE_DIR / "var" / "images")))
 
 # What we promise
@@ -78,6 +80,7 @@ INSTALLED_APPS = [
     "provisioning",
 ]
 MIDDLEWARE = [
+    "monitoring.middleware.MonitoringMiddleware",
     "core.request_id.RequestIdMiddleware",
     "accounts.access.acting.ActorMiddleware",
     "accounts.access.rate_limit.RateLimitHeaders",

@@ -10,13 +10,15 @@ from pathlib import Path
 
 from deploy.local.folder import write_private
 
+SECRETS = ("VPS_SECRET_KEY", "VPS_METRICS_TOKEN")
+
 
 def load(var: Path, urls: Mapping[str, str]) -> dict[str, str]:
-    """Write the settings of this run.  The environment's values win; the secret key stays."""
+    """Write the settings of this run.  The environment's values win; the secrets stay."""
     file = var / "private.env"
     ours = {
         **urls,
-        "VPS_SECRET_KEY": read(file).get("VPS_SECRET_KEY") or secrets.token_urlsafe(48),
+        **{name: read(file).get(name) or secrets.token_urlsafe(48) for name in SECRETS},
         "VPS_DEBUG": "false",
         "VPS_ALLOWED_HOSTS": "127.0.0.1,localhost",
         "VPS_SIGNUP_CREDITS": "1000",

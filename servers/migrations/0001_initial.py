@@ -148,6 +148,10 @@ class Migration(migrations.Migration):
             model_name='operation',
             index=models.Index(condition=models.Q(('lease_until__isnull', False)), fields=['lease_until'], name='held_operations'),
         ),
+        migrations.AddIndex(
+            model_name='operation',
+            index=models.Index(condition=models.Q(('finished_at__isnull', False)), fields=['finished_at'], name='ended_operations'),
+        ),
         migrations.AddConstraint(
             model_name='operation',
             constraint=models.UniqueConstraint(condition=models.Q(('status__in', [servers.states.OperationStatus['QUEUED'], servers.states.OperationStatus['RUNNING']])), fields=('server',), name='one_open_operation_per_server'),

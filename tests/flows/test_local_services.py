@@ -79,13 +79,13 @@ def test_a_private_file_is_private_from_its_first_moment(tmp_path: Path) -> None
     assert (file.read_text(), file.stat().st_mode & 0o777) == ("new", 0o600)
 
 
-def test_the_secret_stays_and_the_environment_wins(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    for name in ("VPS_SECRET_KEY", "VPS_DEBUG"):
+def test_the_secrets_stay_and_the_environment_wins(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    for name in (*settings.SECRETS, "VPS_DEBUG"):
         monkeypatch.delenv(name, raising=False)
     first = settings.load(tmp_path, {})
     monkeypatch.setenv("VPS_DEBUG", "true")
     second = settings.load(tmp_path, {})
-    assert second["VPS_SECRET_KEY"] == first["VPS_SECRET_KEY"]
+    assert [second[name] for name in settings.SECRETS] == [first[name] for name in settings.SECRETS]
     assert settings.read(tmp_path / "private.env")["VPS_DEBUG"] == "true"
 
 

@@ -28,6 +28,8 @@ SOUND = {
 TAKEN: list[tuple[Callable[[str], Any], str, Any]] = [
     (env.env_str, " text ", "text"),
     (env.env_secret, SECRET, SECRET),
+    (env.env_optional_secret, SECRET, SECRET),
+    (env.env_optional_secret, "  ", ""),
     (lambda name: env.env_bool(name, False), "TRUE", True),
     (lambda name: env.env_bool(name, False), "yes", True),
     (lambda name: env.env_bool(name, True), "off", False),
@@ -46,6 +48,7 @@ TAKEN: list[tuple[Callable[[str], Any], str, Any]] = [
 NONSENSE: list[tuple[Callable[[str], Any], list[str]]] = [
     (env.env_str, ["", "  "]),
     (env.env_secret, ["", "short", "a" * 31]),
+    (env.env_optional_secret, ["short", "a" * 31]),
     (lambda name: env.env_bool(name, False), ["maybe", "2", "tru"]),
     (lambda name: env.env_int(name, 5), ["-1", "1.5", "five", "1e3", "0x10", "²", "1 2", "9" * 5_000]),
     (lambda name: env.env_int(name, 5, minimum=1), ["0"]),
@@ -187,6 +190,7 @@ WRONG = {
     "VPS_LOG_LEVEL": ["LOUD"],
     "DATABASE_URL": ["", "sqlite:///db"],
     "REDIS_URL": ["", "amqp://host"],
+    "VPS_METRICS_TOKEN": ["short"],
     "VPS_IMAGE_DIR": [],  # any folder will do
     "VPS_MIN_RUNWAY_HOURS": ["a day"],
     "VPS_BACKUP_PRICE_RATIO": ["20 %", "-0.1"],
