@@ -12,6 +12,8 @@ from typing import Any
 from uuid import uuid4
 
 from celery.signals import before_task_publish, task_postrun, task_prerun
+from django.core.signals import request_finished
+from django.dispatch import receiver
 from django.http import HttpRequest, HttpResponse
 
 SOUND = re.compile(r"[A-Za-z0-9._:-]{1,128}", re.ASCII)
@@ -25,13 +27,10 @@ class RequestIdMiddleware:
 
     def __call__(self, request: HttpRequest) -> HttpResponse:
         given = request.headers.get("X-Request-ID", "")
-        token = current.set(given if SOUND.fullmatch(given) else str(uuid4()))
-        try:
-            response = self.get_response(request)
-            response["X-Request-ID"] = current.get()
-            return response
-        finally:
-            current.reset(token)
+        current.set(given if SOUND.fullmatch(given) else str(uuid4()))
+        response = self.get_response(request)
+        response["X-Request-ID"] = current.get()
+        return response
 
 
 class RequestIdFilter(logging.Filter):
@@ -52,6 +51,8 @@ def _take_over(task: Any, **kwargs: Any) -> None:
     current.set(getattr(task.request, HEADER, None) or "-")
 
 
+# Not at the end of the middleware: Django logs a refusal (4xx) after it.
+@receiver(request_finished)
 @task_postrun.connect
 def _forget(**kwargs: Any) -> None:
     current.set("-")

@@ -2,6 +2,7 @@
 
 import json
 import os
+import secrets
 import signal
 import socket
 import subprocess
@@ -153,8 +154,12 @@ def _bring_up(var: Path, services: Services, image: GuestImage, servers: Servers
         except BaseException:
             image.stop()
             raise
-    token = _demo_token(var, env, servers)
-    say(f"ready ({time.monotonic() - began:.1f} s)\n{_welcome(servers.url, token, var)}")
+    token, password = _demo_token(var, env, servers), _first_login(var, env)
+    settings.write(
+        var / "demo.env",
+        {"VPS_API_URL": servers.url, "VPS_API_TOKEN": token, "VPS_ADMIN_PASSWORD": password},
+    )
+    say(f"ready ({time.monotonic() - began:.1f} s)\n{_welcome(servers.url, token, password, var)}")
 
 
 def _registrations(services: Services) -> Iterator[list[str]]:
@@ -178,16 +183,27 @@ def _described(image: Path) -> list[str]:
 
 
 def _demo_token(var: Path, env: Mapping[str, str], servers: Servers) -> str:
-    """A token that works, the same from run to run, kept in VAR/demo.env."""
-    file = var / "demo.env"
-    token = settings.read(file).get("VPS_API_TOKEN", "none")
+    """A token that works, the same from run to run."""
+    token = settings.read(var / "demo.env").get("VPS_API_TOKEN", "none")
     servers.wait_until_answering()
     if servers.answer(token) != 200:
         token = _manage(env, ["create_token", "--account", ACCOUNT, "--name", "demo"]).strip()
-    settings.write(file, {"VPS_API_URL": servers.url, "VPS_API_TOKEN": token})
     if (status := servers.answer(token)) != 200:
         raise LocalError(f"{servers.url}/servers/ answers {status}. {servers.parts[0].last_lines()}")
     return token
+
+
+def _first_login(var: Path, env: Mapping[str, str]) -> str:
+    """The password of the administrator ``admin``, made in the first run; empty if there is one already."""
+    if known := settings.read(var / "demo.env").get("VPS_ADMIN_PASSWORD"):
+        return known
+    password = secrets.token_urlsafe(12)
+    who = ["--username", "admin", "--email", "admin@example.com"]
+    try:
+        _manage({**env, "DJANGO_SUPERUSER_PASSWORD": password}, ["createsuperuser", "--no-input", *who])
+    except LocalError:
+        return ""
+    return password
 
 
 def _manage(env: Mapping[str, str], *commands: list[str]) -> str:
@@ -199,12 +215,20 @@ def _manage(env: Mapping[str, str], *commands: list[str]) -> str:
     return done.stdout
 
 
-def _welcome(url: str, token: str, var: Path) -> str:
+def _welcome(url: str, token: str, password: str, var: Path) -> str:
+    site = url.removesuffix("/api/v1")
+    login = (
+        f"user admin, password {password}"
+        if password
+        else "with a login of yours (manage.py createsuperuser)"
+    )
     body = f'{{"name": "web-server-02", "plan_id": {PLAN_ID}, "os_id": {OS_ID}, "location": "{LOCATION}"}}'
     return f"""
   API     {url}
   token   {token}
-  both are in {var / "demo.env"}, logs in {var / "log"}
+  docs    {url}/docs/, to read and to try
+  admin   {site}/admin/, {login}
+  URL, token and password are in {var / "demo.env"}, logs in {var / "log"}
 
 Boot a server:
 

@@ -211,6 +211,53 @@ def test_a_host_that_has_servers_cannot_be_told_to_sell_less(option: str) -> Non
     assert Hypervisor.objects.get().disk_gib == 100
 
 
+CHANGES: list[tuple[list[str], dict[str, Any]]] = [
+    ([], {}),
+    (["--max-operations", "7"], {"max_operations": 7}),
+    (["--vcpus", "9"], {"vcpus": 9}),
+    (["--memory-mib", "777"], {"memory_mib": 777}),
+    (["--disk-gib", "99"], {"disk_gib": 99}),
+    (["--keep-memory-mib", "5"], {"memory_mib": 3072 - 5}),  # libvirt's test driver has 3 GiB
+    (["--domain-type", "qemu"], {"domain_type": "qemu"}),
+    (["--location", "us-east"], {"location_id": 2}),
+]
+
+
+@pytest.mark.parametrize(
+    ("words", "changed"), CHANGES, ids=[" ".join(words) or "nothing" for words, _ in CHANGES]
+)
+def test_what_is_said_of_a_known_host_changes_and_nothing_else(
+    words: list[str], changed: dict[str, Any]
+) -> None:
+    """The cure of docs/verify.md for a stopped pool must not put on sale what an operator took off."""
+    LocationFactory.create(pk=1)
+    LocationFactory.create(pk=2, code="us-east")
+    add_hypervisor("--disk-gib", "1000", "--memory-mib", "1000", "--vcpus", "3", "--max-operations", "2")
+    before = Hypervisor.objects.values().get()
+    run("add_hypervisor", "kvm1", *words)
+
+    assert Hypervisor.objects.values().get() == before | changed
+
+
+def test_a_host_with_servers_stays_in_its_location() -> None:
+    """Guard: ``placements`` in add_hypervisor.  On paper its servers would move, with another's addresses."""
+    LocationFactory.create()
+    LocationFactory.create(code="us-east")
+    add_hypervisor()
+    Hypervisor.objects.get().placements.create(vcpus=1, memory_mib=128, disk_gib=1)
+    with pytest.raises(CommandError, match="it stays there until they are gone"):
+        run("add_hypervisor", "kvm1", "--location", "us-east")
+
+    assert Hypervisor.objects.get().location.code == "us-west"
+
+
+@pytest.mark.parametrize("words", [[], ["--location", "us-west"], ["--uri", "test:///default"]])
+def test_a_new_host_needs_a_location_and_an_address(words: list[str]) -> None:
+    LocationFactory.create()
+    with pytest.raises(CommandError, match="needs --location and --uri"):
+        run("add_hypervisor", "kvm1", *words)
+
+
 @pytest.mark.parametrize(
     ("words", "named"),
     [

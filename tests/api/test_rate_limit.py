@@ -8,6 +8,7 @@ import redis
 
 from accounts.access import rate_limit
 from accounts.models import ApiToken
+from core import request_id
 from core.outage import Outage
 from tests.api.contract import is_refusal
 from tests.conftest import Customer
@@ -55,3 +56,12 @@ def test_an_id_that_is_not_sound_is_replaced(alice: Customer, given: str) -> Non
 
     assert answer["X-Request-ID"] != given
     assert len(answer["X-Request-ID"]) == 36
+
+
+def test_a_refusal_is_logged_with_its_id(alice: Customer, caplog: pytest.LogCaptureFixture) -> None:
+    """Guard: request_finished in core.request_id; Django logs a 4xx after the last middleware."""
+    alice.get("/servers/999999/", HTTP_X_REQUEST_ID="mine")
+
+    ids = [vars(record)["request_id"] for record in caplog.records if "Not Found" in record.getMessage()]
+    assert ids == ["mine"]
+    assert request_id.current.get() == "-", "the thread's next line is about something else"
