@@ -8,6 +8,7 @@ import signal
 import socket
 import subprocess
 import sys
+import urllib.parse
 import urllib.request
 from collections.abc import Callable, Iterator
 from contextlib import suppress
@@ -72,6 +73,8 @@ def test_a_run_starts_stops_goes_on_and_leaves_nothing(
     assert demo["VPS_API_URL"] == f"http://127.0.0.1:{port}/api/v1"
     assert _status(demo) == 200
     assert _manage(var, "check_hypervisor").startswith("local: ")
+    _log_in(f"http://127.0.0.1:{port}/admin/", (var / "output").read_text(), demo["VPS_ADMIN_PASSWORD"])
+    assert f"http://127.0.0.1:{port}/api/v1/docs/" in (var / "output").read_text()
 
     second = _local(var, "run", "--port", "1", stderr=subprocess.PIPE)
     assert "runs in" in second.communicate()[1].decode()
@@ -175,6 +178,18 @@ def _manage(var: Path, *words: str) -> str:
     """What manage.py prints beside a run, told nothing but the folder."""
     env = {"PATH": os.environ["PATH"], "VPS_VAR": str(var)}
     return subprocess.check_output([sys.executable, "manage.py", *words], cwd=PROJECT, env=env, text=True)
+
+
+def _log_in(site: str, printed: str, password: str) -> None:
+    """As the run says how."""
+    assert f"{site}, user admin, password {password}\n" in printed
+    browser = urllib.request.build_opener(urllib.request.HTTPCookieProcessor())
+    page = browser.open(f"{site}login/", timeout=30).read().decode()
+    [token] = re.findall(r'name="csrfmiddlewaretoken" value="(\w+)"', page)
+    form = {"csrfmiddlewaretoken": token, "username": "admin", "password": password, "next": "/admin/"}
+    front = browser.open(f"{site}login/", urllib.parse.urlencode(form).encode(), timeout=30)
+    assert front.url == site
+    assert "Log out" in front.read().decode()
 
 
 def _wait_for_its_create(demo: dict[str, str], server: str) -> None:
