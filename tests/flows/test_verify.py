@@ -11,6 +11,7 @@ from uuid import uuid4
 import libvirt
 import pytest
 from django.core.management import CommandError, call_command
+from django.db.models import F
 from django.utils import timezone
 
 from core.findings import Finding, FindingCode
@@ -272,6 +273,30 @@ def test_errors_end_with_status_1_and_warnings_only_when_asked_for(active: Serve
         ("SERVER_DISK_MISSING", "error"),
         ("SERVER_SEED_MISSING", "warning"),
     ]
+
+
+def test_findings_are_counted_and_left_out_as_asked(active: Server, on_host: Any, host: Hypervisor) -> None:
+    volume(on_host, seed_volume(active.uuid)).delete()
+    volume(on_host, disk_volume(active.uuid)).delete()
+    Hypervisor.objects.update(vcpus_used=F("vcpus_used") + 1)
+    failed = "2 errors, 1 warnings."
+    printed, failure = run("verify", "--summary")
+    assert printed.splitlines() == [
+        "1 HOST_COUNTERS error",
+        "1 SERVER_DISK_MISSING error",
+        "1 SERVER_SEED_MISSING warning",
+    ]
+    assert failure == failed
+    printed, failure = run("verify", "--summary", "--json")
+    assert {"code": "HOST_COUNTERS", "severity": "error", "count": 1} in json.loads(printed)
+    assert failure == failed
+    printed, failure = run("verify", "--host", host.name, "--summary")
+    assert printed.split()[1::3] == ["SERVER_DISK_MISSING", "SERVER_SEED_MISSING"]
+    assert failure == "1 errors, 1 warnings."
+    printed, failure = run("verify", "--code", "SERVER_SEED_MISSING", "--code", "HOST_COUNTERS")
+    assert [line.split()[0] for line in printed.splitlines()] == ["HOST_COUNTERS", "SERVER_SEED_MISSING"]
+    assert failure == "1 errors, 1 warnings."
+    assert run("verify", "--host", "atlantis") == ("", "There is no hypervisor atlantis.")
 
 
 def test_reconcile_says_what_it_would_do_and_does_it(active: Server, on_host: Any, host: Hypervisor) -> None:
