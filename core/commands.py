@@ -1,7 +1,11 @@
 """Shared code of the management commands.  Whatever is wrong, a command says it in one sentence."""
 
+import signal
+import sys
+import threading
 from argparse import ArgumentTypeError
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from math import isfinite
 from typing import Any
 
@@ -24,7 +28,10 @@ class OurCommand(BaseCommand):
                 if isinstance(text, str) and not is_storable(text):
                     raise CommandError(f"{name}: Should be UTF-8 and have no NUL: {text!r}.")
         try:
-            return super().execute(*args, **options)
+            with _ended_by_sigterm():
+                return super().execute(*args, **options)
+        except KeyboardInterrupt:
+            raise CommandError("Stopped.", returncode=130) from None
         except ValidationError as error:
             raise CommandError(sentence_of(error)) from None
         except Refusal as refusal:
@@ -40,6 +47,19 @@ class OurCommand(BaseCommand):
             if not is_unavailable(error):
                 raise
             raise CommandError(f"Postgres could not answer: {' '.join(str(error).split())}") from None
+
+
+@contextmanager
+def _ended_by_sigterm() -> Iterator[None]:
+    """Have SIGTERM raise SystemExit, as Ctrl-C raises KeyboardInterrupt: half-done work is cleared away."""
+    if threading.current_thread() is not threading.main_thread():
+        yield
+        return
+    before = signal.signal(signal.SIGTERM, lambda *_: sys.exit(143))
+    try:
+        yield
+    finally:
+        signal.signal(signal.SIGTERM, before)
 
 
 def is_storable(text: str) -> bool:

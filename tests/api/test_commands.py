@@ -4,8 +4,10 @@ import hashlib
 import json
 import os
 import re
+import signal
 import struct
 import subprocess
+import sys
 import threading
 from argparse import Action
 from collections.abc import Iterator
@@ -39,6 +41,7 @@ from accounts.services import digest_of
 from billing import metering
 from billing.models import Payment, Usage
 from core.commands import OurCommand
+from deploy.local.processes import wait_for
 from images.models import Image
 from inventory.models import Hypervisor, IpAddress, IpPool
 from inventory.services import make_port, remove_port
@@ -56,6 +59,7 @@ from tests.factories import (
     ServerFactory,
 )
 from tests.flows.test_dunning import begun
+from tests.private_services import POSTGRES
 
 PROJECT = Path(__file__).parents[2]
 OUR_APPS = {app.name for app in apps.get_app_configs() if Path(app.path).parent == PROJECT}
@@ -856,7 +860,7 @@ def test_of_two_who_import_at_once_neither_writes_into_the_others_file(
     slow, target = tmp_path / "slow", image_dir / f"{sha256(qcow2())}.qcow2"
     os.mkfifo(slow)
     with ThreadPoolExecutor(1) as thread:
-        other = thread.submit(images._fetch, str(slow), sha256(qcow2()), target)
+        other = thread.submit(images._fetch, str(slow), sha256(qcow2()), target, images.unwatched)
         with slow.open("wb") as late:
             import_image(source, qcow2())
             late.write(b"something else")
@@ -865,6 +869,45 @@ def test_of_two_who_import_at_once_neither_writes_into_the_others_file(
         other.result()
     assert target.read_bytes() == qcow2()
     assert list(image_dir.iterdir()) == [target]
+
+
+@pytest.mark.parametrize(("number", "status"), [(signal.SIGTERM, 143), (signal.SIGINT, 130)])
+@pytest.mark.django_db(transaction=True)
+def test_an_import_that_is_stopped_leaves_nothing_half_done(
+    image_dir: Path, tmp_path: Path, number: int, status: int
+) -> None:
+    """Guard: _ended_by_sigterm in OurCommand."""
+    slow = tmp_path / "slow"
+    os.mkfifo(slow)
+    env = os.environ | {
+        "DATABASE_URL": f"{POSTGRES.url.rpartition('/')[0]}/{connection.settings_dict['NAME']}",
+        "VPS_IMAGE_DIR": str(image_dir),
+    }
+    words = ["import_image", str(slow), "--sha256", "0" * 64, "--os", "Alpine 3.20", "--family", "Alpine"]
+    command = [sys.executable, "-W", "ignore", "manage.py", *words]
+    with subprocess.Popen(command, cwd=PROJECT, env=env, stderr=subprocess.PIPE, text=True) as process:
+        assert wait_for(lambda: image_dir.is_dir() and any(image_dir.iterdir()), 60)
+        process.send_signal(number)
+        _, said = process.communicate(timeout=60)
+
+    assert list(image_dir.iterdir()) == []
+    assert process.returncode == status, said
+    assert "Traceback" not in said
+
+
+def test_what_a_killed_import_left_is_removed_after_a_day(
+    debian: OsVersion, image_dir: Path, source: Path
+) -> None:
+    """Guard: _remove_abandoned in images.py."""
+    source.write_bytes(qcow2())
+    image_dir.mkdir()
+    old, young = image_dir / "a.part", image_dir / "b.part"
+    for part in (old, young):
+        part.touch()
+    os.utime(old, (0, 0))
+    import_image(source, qcow2())
+
+    assert (old.exists(), young.exists()) == (False, True)
 
 
 def test_an_image_is_on_the_disk_before_it_has_its_name(

@@ -303,7 +303,7 @@ def test_a_host_is_reconciled_by_one_worker_at_a_time(host: Hypervisor, faulty: 
         at_once(1, lambda: reconcile_host(host.pk))
     assert faulty.calls == []
     reconcile_host(host.pk)
-    assert faulty.calls == ["powers", "check_ready", "room", "off_network", "images"]
+    assert faulty.calls == ["powers", "check_ready", "room", "off_network"]
 
 
 @pytest.mark.parametrize("power", [PowerState.RUNNING, PowerState.OFF])

@@ -13,8 +13,8 @@ from django.db.models.functions import Now
 
 from core import broker, clock
 from core.outage import Outage
-from inventory.models import Hypervisor
-from provisioning import reconcile, scheduler, tasks
+from inventory.models import Hypervisor, ImageCopy
+from provisioning import image_copies, reconcile, scheduler, tasks
 from provisioning.models import PeriodicJob
 from provisioning.scheduler import Scheduler, run_job
 from provisioning.sweep import Sweep
@@ -109,9 +109,10 @@ def test_what_a_dead_scheduler_left_is_done_when_its_lease_ends(settings: Any, d
 def test_without_a_broker_hosts_are_reconciled_and_sampled(no_broker: None, host: Hypervisor) -> None:
     """Guard: the ``except`` in ``_for_each_host``."""
     Hypervisor.objects.update(last_seen_at=None)
-    for name in ("provisioning.reconcile_all", "provisioning.sample_all"):
-        run_job(PeriodicJob.objects.create(name=name))
+    for name in ("reconcile_all", "sample_all", "see_to_images_all"):
+        run_job(PeriodicJob.objects.create(name=f"provisioning.{name}"))
     assert Hypervisor.objects.get().last_seen_at is not None
+    assert ImageCopy.objects.exists()
     assert set(PeriodicJob.objects.values_list("last_error", flat=True)) == {""}
 
 
@@ -138,9 +139,11 @@ def test_what_waited_for_a_worker_too_long_is_dropped(
     asked: list[int] = []
     monkeypatch.setattr(reconcile, "reconcile", lambda hypervisor: asked.append(hypervisor.pk))
     monkeypatch.setattr(reconcile, "sample_usage", lambda hypervisor: asked.append(hypervisor.pk))
+    monkeypatch.setattr(image_copies, "see_to_images", lambda hypervisor: asked.append(hypervisor.pk))
     monkeypatch.setattr(outbox, "deliver", asked.append)
     now, old = clock.now().isoformat(), (clock.now() - timedelta(seconds=61)).isoformat()
-    for task in (tasks.reconcile_host, tasks.sample_host, webhook_tasks.deliver):
+    ours = (tasks.reconcile_host, tasks.sample_host, tasks.see_to_images_of_host)
+    for task in (*ours, webhook_tasks.deliver):
         task(host.pk, old)
         assert asked == []
         task(host.pk, now)

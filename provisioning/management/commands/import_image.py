@@ -4,12 +4,21 @@ from typing import Any
 from django.core.exceptions import ValidationError
 from django.core.management.base import CommandError, CommandParser
 from django.db import transaction
+from tqdm import tqdm
 
 from core.commands import OurCommand, sentence_of
 from images.models import Image
 from plans.models import OperatingSystem, OsVersion
 from provisioning import images
 from provisioning.drivers.base import ImageInvalid
+
+
+def _shown(chunks: images.Chunks, total: int | None) -> images.Chunks:
+    """The chunks, with a progress bar at a terminal."""
+    with tqdm(total=total, unit="B", unit_scale=True, disable=None) as bar:
+        for chunk in chunks:
+            bar.update(len(chunk))
+            yield chunk
 
 
 class Command(OurCommand):
@@ -34,7 +43,7 @@ class Command(OurCommand):
             raise CommandError("--sha256 should be 64 hexadecimal digits (sha256sum FILE prints them).")
         version = self._version(options["os"], options["family"])
         try:
-            image = images.take_in(source=source, sha256=sha256, has_agent=agent)
+            image = images.take_in(source=source, sha256=sha256, has_agent=agent, watch=_shown)
         except ImageInvalid as error:
             raise CommandError(str(error)) from None
         self._offer(version, image)
