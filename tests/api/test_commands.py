@@ -33,28 +33,31 @@ from django.core.management import (
     load_command_class,
 )
 from django.db import connection, transaction
+from django.db.models.functions import Now
 from django.test.utils import CaptureQueriesContext
 from django.utils import timezone
 
 from accounts.models import Account, ApiToken
-from accounts.services import digest_of
+from accounts.services import digest_of, issue_token
 from billing import metering
 from billing.models import Payment, Usage
 from core.commands import OurCommand
 from deploy.local.processes import wait_for
 from images.models import Image
-from inventory.models import Hypervisor, IpAddress, IpPool
+from inventory.models import Hypervisor, IpAddress, IpPool, Port
 from inventory.services import make_port, remove_port
 from plans.models import Location, OperatingSystem, OsVersion, Plan
 from plans.selectors import versions_on_offer
 from provisioning import images
 from provisioning.drivers.base import ImageInvalid
+from provisioning.drivers.libvirt import LibvirtDriver
 from servers import tasks
 from tests.factories import (
     AccountFactory,
     HypervisorFactory,
     ImageFactory,
     LocationFactory,
+    OperationFactory,
     OsVersionFactory,
     ServerFactory,
 )
@@ -73,6 +76,9 @@ WITHOUT_ARGUMENTS = {
     "reconcile",
     "meter",
     "audit_ledger",
+    "hosts",
+    "servers",
+    "operations",
 }
 
 # Nothing of this may become credits.
@@ -295,6 +301,113 @@ def test_two_names_for_one_address_are_refused() -> None:
     add_hypervisor()
     with pytest.raises(CommandError, match=r"uri: .*already exists"):
         add_hypervisor(name="kvm2")
+
+
+# hosts, servers, operations, revoke_token, console_log.
+
+
+def rows_of(command: str, *words: str) -> list[dict[str, Any]]:
+    """What --json says.  The columns say the same."""
+    rows: list[dict[str, Any]] = json.loads(run(command, "--json", *words))
+    lines = run(command, *words).splitlines()
+    assert [line.split()[0] for line in lines[1:]] == [str(next(iter(row.values()))) for row in rows]
+    return rows
+
+
+def test_hosts_are_listed_with_what_is_sold_and_open_there() -> None:
+    host = HypervisorFactory.create(name="kvm1", vcpus=8, vcpus_used=2, last_error="no\npool")
+    for number in range(2):
+        placement = host.placements.create(vcpus=1, memory_mib=128, disk_gib=1)
+        server = ServerFactory.create(home=placement, location=host.location, name=f"server-{number}")
+        OperationFactory.create(server=server, hypervisor=host, status="succeeded")
+    OperationFactory.create(server=server, hypervisor=host, status="running")
+    [row] = rows_of("hosts")
+
+    told = {name: row[name] for name in ("name", "status", "vcpus", "servers", "operations", "error")}
+    assert told == {
+        "name": "kvm1",
+        "status": "enabled",
+        "vcpus": "2/8",
+        "servers": 2,
+        "operations": 1,
+        "error": "no pool",
+    }
+
+
+def test_a_server_is_found_by_whatever_is_known_of_it() -> None:
+    host = HypervisorFactory.create(name="kvm1")
+    port = Port.objects.create(mac="52:54:00:aa:bb:cc")
+    pool = IpPool.objects.create(location=host.location, network="203.0.113.0/29", gateway="203.0.113.1")
+    for address in ("203.0.113.2", "203.0.113.3"):
+        pool.addresses.create(address=address, port=port)
+    wanted = ServerFactory.create(
+        name="web-1",
+        hostname="web1.example.com",
+        account__email="alice@example.com",
+        location=host.location,
+        home=host.placements.create(vcpus=1, memory_mib=128, disk_gib=1),
+        port=port,
+        ip_address="203.0.113.2",
+        status="active",
+    )
+    gone = ServerFactory.create(name="web-2", account__email="bob@example.com", status="deleted")
+    known = [
+        *(str(wanted.pk), str(wanted.uuid), "web-1", "web1.example.com", "203.0.113.2", "203.0.113.3"),
+        *("52:54:00:AA:BB:CC", "Alice@Example.com"),
+    ]
+    for text in known:
+        assert [row["id"] for row in rows_of("servers", text)] == [wanted.pk], text
+    assert [row["id"] for row in rows_of("servers")] == [wanted.pk]
+    assert [row["id"] for row in rows_of("servers", "--host", "kvm1", "--status", "active")] == [wanted.pk]
+    assert [row["id"] for row in rows_of("servers", "--status", "deleted")] == [gone.pk]
+    assert [row["id"] for row in rows_of("servers", "web-2")] == [gone.pk]
+    assert rows_of("servers", "web") == []
+
+
+def test_stuck_operations_are_those_that_do_not_get_on() -> None:
+    ago = Now() - timedelta(minutes=6)
+    sound = {"status": "running", "lease_until": Now() + timedelta(minutes=1), "due_at": ago}
+    well = OperationFactory.create(**sound)
+    overdue = OperationFactory.create(**sound, deadline_at=ago)
+    retried = OperationFactory.create(**sound, retries=5)
+    forgotten = OperationFactory.create(status="queued", due_at=ago)
+    failed = OperationFactory.create(status="failed", deadline_at=ago)
+
+    stuck = {row["id"] for row in rows_of("operations", "--stuck")}
+    assert stuck == {overdue.pk, retried.pk, forgotten.pk}
+    assert {row["id"] for row in rows_of("operations", "--open")} == stuck | {well.pk}
+    assert [row["id"] for row in rows_of("operations", "--failed")] == [failed.pk]
+    assert [row["id"] for row in rows_of("operations", "--server", str(well.server_id))] == [well.pk]
+    assert refused("operations", "--server", "0") == "There is no server 0."
+
+
+def test_a_token_is_revoked_by_its_beginning_or_whole(monkeypatch: pytest.MonkeyPatch) -> None:
+    account = AccountFactory.create(email="alice@example.com")
+    (one, _), (two, secret), (other, _) = (
+        issue_token(account=account, name=name, permissions=["*:*"]) for name in ("one", "two", "other")
+    )
+    assert run("revoke_token", one.prefix) == "one of alice@example.com is revoked"
+    monkeypatch.setattr("sys.stdin", StringIO(f"{secret}\n"))
+    assert run("revoke_token", "-") == "two of alice@example.com is revoked"
+    assert list(ApiToken.objects.exclude(revoked_at=None)) == [two, one]
+    assert refused("revoke_token", "vps_nothing") == "There is no such token."
+    ApiToken.objects.update(prefix="vps_12345678")
+    assert refused("revoke_token", "vps_12345678").startswith("Several tokens begin so")
+    other.refresh_from_db()
+    assert other.revoked_at is None
+
+
+def test_a_guest_cannot_write_to_the_terminal_of_an_operator(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Guard: _harmless in console_log."""
+    host = HypervisorFactory.create(uri="test:///default")
+    server = ServerFactory.create(
+        location=host.location, home=host.placements.create(vcpus=1, memory_mib=128, disk_gib=1)
+    )
+    written = b"login:\r\n\x1b]0;title\x07\tt\xc3\xa4\xff\xc2\x9b31m"
+    monkeypatch.setattr(LibvirtDriver, "console_log", lambda *_: written)
+
+    assert run("console_log", str(server.pk)) == "login:\n\\x1b]0;title\\x07\ttä\ufffd\\x9b31m"
+    assert refused("console_log", "0") == "There is no server 0."
 
 
 # create_token.
