@@ -9,13 +9,15 @@ from datetime import timedelta
 
 from django.conf import settings
 from django.db import transaction
-from django.db.models import F, FloatField
-from django.db.models.functions import Cast, Now
+from django.db.models import F, FloatField, Sum
+from django.db.models.functions import Cast, Coalesce, Now
 
-from core.errors import NoCapacity
+from core.errors import NoCapacity, Refusal
 from inventory.models import TAKES_NEW_SERVERS, Hypervisor, ImageCopy, IpAddress, IpPool, Placement, Port
 from inventory.pools import make_more
 from plans.models import Location
+
+RESOURCES = ("vcpus", "memory_mib", "disk_gib")
 
 
 @transaction.atomic(savepoint=False)
@@ -98,6 +100,33 @@ def put_in_use(port: Port) -> bool:
     if not port.was_used:
         port.was_used = Port.objects.filter(pk=port.pk).update(was_used=True) == 1
     return port.was_used
+
+
+@transaction.atomic
+def recount(hypervisor: Hypervisor, *, dry_run: bool = False) -> dict[str, tuple[int, int]]:
+    """Make the counters of what is used the sums of the host's placements.
+
+    Returns the counters that were wrong, each with what it was and what it should be.  Refuses when servers
+    have more than is for sale.  Claims on this host wait meanwhile.
+    """
+    # Each claim holds this lock until it is committed: the sums below miss none.
+    host = Hypervisor.objects.select_for_update(no_key=True).get(pk=hypervisor.pk)
+    sums = host.placements.aggregate(**{name: Coalesce(Sum(name), 0) for name in RESOURCES})
+    wrong = {
+        f"{name}_used": (getattr(host, f"{name}_used"), total)
+        for name, total in sums.items()
+        if getattr(host, f"{name}_used") != total
+    }
+    for name, total in sums.items():
+        if total > getattr(host, name):
+            raise Refusal(
+                f"The servers on {host} have {total} {name}, and {getattr(host, name)} are for sale: "
+                f"manage.py add_hypervisor {host} --{name.replace('_', '-')} {total}",
+                code="oversold",
+            )
+    if wrong and not dry_run:
+        Hypervisor.objects.filter(pk=host.pk).update(**{name: total for name, (_, total) in wrong.items()})
+    return wrong
 
 
 @transaction.atomic(savepoint=False)

@@ -33,6 +33,7 @@ ALLOWED_HOSTS = env_hosts("VPS_ALLOWED_HOSTS")
 CSRF_TRUSTED_ORIGINS = env_origins("VPS_TRUSTED_ORIGINS")
 HTTPS = env_bool("VPS_HTTPS", False)
 LOG_LEVEL = env_choice("VPS_LOG_LEVEL", ["DEBUG", "INFO", "WARNING", "ERROR"], "INFO")
+LOG_FORMAT = env_choice("VPS_LOG_FORMAT", ["text", "json"], "text")
 
 # What we stand on
 DATABASES = {"default": env_database("DATABASE_URL") | {"CONN_MAX_AGE": 600, "CONN_HEALTH_CHECKS": True}}
@@ -210,14 +211,19 @@ LOGGING = {
     "version": 1,
     "disable_existing_loggers": False,
     "formatters": {
-        "line": {"format": "%(asctime)s %(levelname)s %(request_id)s %(actor)s %(name)s %(message)s"}
+        "text": {"format": "%(asctime)s %(levelname)s %(request_id)s %(actor)s %(name)s %(message)s"},
+        "json": {"()": "core.json_log.JsonFormatter"},
     },
     "filters": {
         "request_id": {"()": "core.request_id.RequestIdFilter"},
         "actor": {"()": "accounts.actors.ActorFilter"},
     },
     "handlers": {
-        "console": {"class": "logging.StreamHandler", "formatter": "line", "filters": ["request_id", "actor"]}
+        "console": {
+            "class": "logging.StreamHandler",
+            "formatter": LOG_FORMAT,
+            "filters": ["request_id", "actor"],
+        }
     },
     "root": {"handlers": ["console"], "level": LOG_LEVEL},
     # Two lines for each message; what operations do is logged by provisioning.

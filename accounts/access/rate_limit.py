@@ -7,6 +7,7 @@ when to retry.  Without Redis no request is refused: the limit must not take the
 import logging
 from collections.abc import Callable
 from functools import lru_cache
+from hashlib import sha1
 from typing import Any, NamedTuple
 
 import redis
@@ -22,6 +23,13 @@ from core.outage import Outage
 log = logging.getLogger(__name__)
 
 WINDOW_S = 60
+# One command, since every request passes here: three in a pipeline cost a third of a millisecond more.
+COUNT = """
+    local used = redis.call('INCR', KEYS[1])
+    if used == 1 then redis.call('EXPIRE', KEYS[1], ARGV[1]) end
+    return {used, redis.call('TTL', KEYS[1])}
+"""
+COUNT_SHA1 = sha1(COUNT.encode(), usedforsecurity=False).hexdigest()
 ANSWER_WITHIN_S = 0.25
 OUTAGE = Outage(lasts_s=2)
 
@@ -68,13 +76,13 @@ def _count(token_id: int) -> tuple[int, int]:
     """
     if OUTAGE.is_on:
         return 0, WINDOW_S
-    key = f"rate:{token_id}"
+    asked = (1, f"rate:{token_id}", WINDOW_S)
     try:
-        asked = _redis(settings.REDIS_URL).pipeline(transaction=False)
-        asked.incr(key)
-        asked.expire(key, WINDOW_S, nx=True)
-        asked.ttl(key)
-        used, _, reset_s = asked.execute()
+        client = _redis(settings.REDIS_URL)
+        try:
+            used, reset_s = client.evalsha(COUNT_SHA1, *asked)
+        except redis.exceptions.NoScriptError:  # a Redis that was restarted has forgotten it
+            used, reset_s = client.eval(COUNT, *asked)
     except redis.RedisError as error:
         OUTAGE.begins()
         log.warning("requests are not counted: %s", error)

@@ -168,7 +168,7 @@ REFUSALS: dict[str, tuple[str, dict[str, Any]]] = {
     "404": (
         "NotFound",
         answer(
-            "There is no such thing in this account; what is somebody else's does not exist.",
+            "This account has no such row. A row of another account is answered in the same way.",
             PROBLEM,
             RATE_LIMIT,
             refusal("not_found", "There is no such server in this account."),
@@ -177,7 +177,7 @@ REFUSALS: dict[str, tuple[str, dict[str, Any]]] = {
     "409": (
         "Conflict",
         answer(
-            "Something that must end first has not. Ask again after `Retry-After` seconds.",
+            "Another operation or request has to end first. Ask again after `Retry-After` seconds.",
             PROBLEM,
             RATE_LIMIT | RETRY_AFTER,
             refusal("operation_in_progress", "Another operation on this server has not finished yet."),
@@ -233,7 +233,7 @@ IDEMPOTENCY_KEY = OpenApiParameter(
     "Idempotency-Key",
     {"type": "string", "minLength": 1, "maxLength": 255, "pattern": "^[ -~]+$"},
     OpenApiParameter.HEADER,
-    description="Makes the request safe to repeat: for 24 hours the same key is answered the same.",
+    description="Makes the request safe to repeat: for 24 hours the same key gets the first answer again.",
 )
 
 

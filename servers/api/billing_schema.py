@@ -119,7 +119,7 @@ of_balance = extend_schema_view(
 of_transactions = extend_schema_view(
     list=extend_schema(
         summary="List transactions",
-        description="Every line of the account, newest first: top-ups, and each hour of each server.",
+        description="Every line of the account, newest first: payments, and a line a day for each server.",
         filters=False,  # said here: the filter set would want a database
         parameters=[
             OpenApiParameter(
@@ -130,7 +130,7 @@ of_transactions = extend_schema_view(
             OpenApiParameter(
                 "since", {"type": "string"}, description="Only from this day (UTC), `2025-01-10`."
             ),
-            OpenApiParameter("until", {"type": "string"}, description="Only to this day (UTC), with it."),
+            OpenApiParameter("until", {"type": "string"}, description="Only up to this day (UTC), included."),
         ],
         responses=TransactionAnswer(many=True),
     )

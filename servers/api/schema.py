@@ -173,7 +173,9 @@ of_servers = extend_schema_view(
         responses=ServerDetail,
     ),
     destroy=extend_schema(
-        summary="Delete a server", description="For good, whatever it does now.", responses={204: None}
+        summary="Delete a server",
+        description="For good, with its disk.",
+        responses={204: None},
     ),
     start=_order("Start a server", "It must be stopped."),
     stop=_order("Stop a server", "Its guest shuts down; if it does not, its power is cut."),
@@ -189,14 +191,14 @@ of_servers = extend_schema_view(
     ),
     resize=_order(
         "Resize a server",
-        "The server becomes one of another plan: `plan_id`, or `plan` as the provider's clients call it. "
+        "The server gets another plan: `plan_id`, or `plan` as the provider's clients call it. "
         "The disk may grow and never shrink.",
         ResizeServer,
         {"plan_id": 2},
     ),
     rebuild=_order(
         "Rebuild a server",
-        "Make it anew with this system: same addresses, and everything on its disk is lost.",
+        "Install this system anew. The addresses stay; everything on the disk is lost.",
         RebuildServer,
         {"os_id": 5},
     ),
@@ -216,7 +218,7 @@ WAIT = OpenApiParameter(
 of_operations = extend_schema_view(
     retrieve=extend_schema(
         summary="Read an operation",
-        description="How far it got, and why it failed.",
+        description="Its progress, and why it failed.",
         parameters=[WAIT, _told("Retry-After", "Only while it has not ended. " + LOOK_AGAIN, 200)],
         responses=Operation,
     )

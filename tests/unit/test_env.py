@@ -188,6 +188,7 @@ WRONG = {
     "VPS_TRUSTED_ORIGINS": ["admin.example.com"],
     "VPS_HTTPS": ["maybe"],
     "VPS_LOG_LEVEL": ["LOUD"],
+    "VPS_LOG_FORMAT": ["xml"],
     "DATABASE_URL": ["", "sqlite:///db"],
     "REDIS_URL": ["", "amqp://host"],
     "VPS_METRICS_TOKEN": ["short"],

@@ -35,7 +35,7 @@ of_webhooks = extend_schema_view(
     retrieve=extend_schema(summary="Read a webhook", responses=Webhook),
     partial_update=extend_schema(
         summary="Change a webhook",
-        description="Any of the three fields. A webhook that is switched off gives its pending messages up.",
+        description="Any of the three fields. Switching a webhook off drops its pending messages.",
         request=UpdateWebhook,
         responses=Webhook,
         examples=[
@@ -50,7 +50,7 @@ of_webhooks = extend_schema_view(
     ),
     rotate_secret=extend_schema(
         summary="Replace a webhook's secret",
-        description="From now on the old secret signs nothing. Only this answer shows the new one.",
+        description="The old secret is no longer used. Only this answer shows the new one.",
         request=None,
         responses=WebhookWithSecret,
     ),
