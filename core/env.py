@@ -51,7 +51,7 @@ def env_secret(name: str) -> str:
 
 def env_optional_secret(name: str) -> str:
     """A secret of at least 32 characters; empty if it is not set."""
-    return env_secret(name) if env_str(name, "none") != "none" else ""
+    return env_secret(name) if env_str(name, "") else ""
 
 
 def env_bool(name: str, default: bool) -> bool:
