@@ -5,6 +5,7 @@ also be given as NAME_FILE, the path of a file with the value: for secrets that 
 orchestrator mounts.
 """
 
+import base64
 import os
 from collections.abc import Mapping
 from decimal import Decimal, InvalidOperation
@@ -52,6 +53,39 @@ def env_secret(name: str) -> str:
 def env_optional_secret(name: str) -> str:
     """A secret of at least 32 characters; empty if it is not set."""
     return env_secret(name) if env_str(name, "") else ""
+
+
+def env_optional_key(name: str) -> bytes:
+    """A key of 32 bytes, given as base64; empty if it is not set."""
+    try:
+        key = base64.b64decode(env_str(name, ""), validate=True)
+    except ValueError:
+        key = b"?"
+    if len(key) not in {0, 32}:
+        raise ImproperlyConfigured(f"{name} should be 32 random bytes as base64: openssl rand -base64 32.")
+    return key
+
+
+def env_store(name: str, default: str) -> str:
+    """Where objects are kept: a directory, by its whole path, or s3://BUCKET/PREFIX."""
+    address = env_str(name, default)
+    is_bucket = address.startswith("s3://") and address.removeprefix("s3://").partition("/")[0]
+    if not (address.startswith("/") or is_bucket) or any(char.isspace() or char in "?#" for char in address):
+        raise ImproperlyConfigured(f"{name}={address} should be /a/directory or s3://BUCKET/PREFIX.")
+    return address
+
+
+def env_endpoint(name: str) -> str:
+    """The URL of a server, without a path; empty if it is not set."""
+    url = env_str(name, "")
+    try:
+        parts = urlsplit(url)
+        parts.port  # noqa: B018  (ValueError when it is no port)
+        if url and not (parts.scheme in {"http", "https"} and parts.hostname and parts.path in {"", "/"}):
+            raise ValueError
+    except ValueError:
+        raise ImproperlyConfigured(f"{name}={url} should be a URL such as https://s3.example.com.") from None
+    return url
 
 
 def env_bool(name: str, default: bool) -> bool:

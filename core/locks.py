@@ -4,9 +4,9 @@ A lock ends with the session or the transaction that holds it, so the death of i
 """
 
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 
-from django.db import connection
+from django.db import InterfaceError, OperationalError, connection
 
 
 def metering_by(worker: int) -> str:
@@ -33,6 +33,10 @@ def deliveries_of_account(account_id: int) -> str:
     return f"deliveries of account {account_id}"
 
 
+def pieces_of_account(account_id: int) -> str:
+    return f"pieces of account {account_id}"
+
+
 def idempotency_key(account_id: int, key: str) -> str:
     return f"idempotency {account_id} {key}"
 
@@ -47,7 +51,41 @@ def try_lock(key: str) -> Iterator[bool]:
             yield mine
         finally:
             if mine:
-                cursor.execute("SELECT pg_advisory_unlock(hashtextextended(%s, 0))", [key])
+                with suppress(OperationalError, InterfaceError):  # a session that has ended holds nothing
+                    cursor.execute("SELECT pg_advisory_unlock(hashtextextended(%s, 0))", [key])
+
+
+@contextmanager
+def try_share(key: str) -> Iterator[bool]:
+    """Hold the lock during the block together with others who share it.
+
+    Yields False, and holds nothing, if another process has it alone.
+    """
+    with connection.cursor() as cursor:
+        cursor.execute("SELECT pg_try_advisory_lock_shared(hashtextextended(%s, 0))", [key])
+        (mine,) = cursor.fetchone()
+        try:
+            yield mine
+        finally:
+            if mine:
+                with suppress(OperationalError, InterfaceError):  # a session that has ended holds nothing
+                    cursor.execute("SELECT pg_advisory_unlock_shared(hashtextextended(%s, 0))", [key])
+
+
+def is_held(key: str) -> bool:
+    """Whether this session holds the lock still: not, if the connection was lost and made anew meanwhile."""
+    with connection.cursor() as cursor:
+        cursor.execute(
+            """
+            SELECT EXISTS (
+                SELECT FROM pg_locks WHERE locktype = 'advisory' AND pid = pg_backend_pid() AND granted
+                AND objsubid = 1 AND (classid::bigint << 32) | objid::bigint = hashtextextended(%s, 0)
+            )
+            """,
+            [key],
+        )
+        (held,) = cursor.fetchone()
+        return bool(held)
 
 
 def lock_until_commit(key: str) -> None:
