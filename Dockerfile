@@ -11,13 +11,14 @@ RUN apt-get update \
     && apt-get install --yes --no-install-recommends libvirt0 openssh-client qemu-utils tini \
     && rm -rf /var/lib/apt/lists/* \
     && useradd --create-home --uid 1000 vps \
-    && install -d -o vps /var/lib/vps/images
+    && install -d -o vps /var/lib/vps/images /var/lib/vps/backups
 COPY --from=build /srv/venv /srv/venv
 WORKDIR /srv/vps
 COPY manage.py ./
 COPY core core
 COPY vpsorg vpsorg
 COPY accounts accounts
+COPY backups backups
 COPY billing billing
 COPY webhooks webhooks
 COPY images images
@@ -26,7 +27,9 @@ COPY inventory inventory
 COPY servers servers
 COPY provisioning provisioning
 COPY monitoring monitoring
-ENV PATH=/srv/venv/bin:$PATH PYTHONUNBUFFERED=1 VPS_IMAGE_DIR=/var/lib/vps/images
+# MALLOC_ARENA_MAX: threads that move pieces of backups would each leave freed memory behind, eight times for each core.
+ENV PATH=/srv/venv/bin:$PATH PYTHONUNBUFFERED=1 MALLOC_ARENA_MAX=2 VPS_IMAGE_DIR=/var/lib/vps/images \
+    VPS_BACKUP_STORE=/var/lib/vps/backups
 USER vps
 EXPOSE 8000
 ENTRYPOINT ["tini", "--"]

@@ -11,6 +11,7 @@ from rest_framework.test import APIClient
 
 from accounts.actors import acting_as
 from accounts.models import Account
+from backups.store import Store
 from deploy.local.guest import GuestImage
 from deploy.local.libvirtd import Libvirtd
 from inventory.pools import add_ip_pool
@@ -27,6 +28,7 @@ from tests.factories import (
 )
 from tests.private_services import VAR
 from tests.published import check_answer
+from tests.s3 import S3, serving_s3
 
 
 def pytest_report_header() -> str:
@@ -59,6 +61,22 @@ def libvirtd() -> Iterator[Libvirtd]:
 @pytest.fixture(scope="session")
 def qemu_uri(libvirtd: Libvirtd) -> str:
     return libvirtd.url
+
+
+@pytest.fixture(scope="session")
+def s3() -> Iterator[S3]:
+    """An S3 server of the suite's own: moto's."""
+    with serving_s3() as server:
+        yield server
+
+
+@pytest.fixture(params=["directory", "s3"])
+def store(request: pytest.FixtureRequest, tmp_path: Path) -> Store:
+    """An empty store of backups, of each kind."""
+    if request.param == "directory":
+        return Store(str(tmp_path / "store"))
+    server: S3 = request.getfixturevalue("s3")
+    return server.new_store()
 
 
 @pytest.fixture(scope="session")

@@ -24,6 +24,8 @@ os.environ.update(
     VPS_SECRET_KEY="a secret that only the tests know, 0123456789",
     VPS_ALLOWED_HOSTS="testserver,127.0.0.1",
     VPS_IMAGE_DIR=str(VAR / "images"),
+    VPS_BACKUP_KEY="MDEyMzQ1Njc4OWFiY2RlZjAxMjM0NTY3ODlhYmNkZWY=",
+    VPS_BACKUP_STORE=str(VAR / "backups"),
     VPS_SIGNUP_CREDITS="0",
     VPS_RATE_LIMIT="0",
     VPS_MAX_SERVERS="0",

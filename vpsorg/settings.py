@@ -11,13 +11,16 @@ from core.env import (
     env_choice,
     env_database,
     env_decimal,
+    env_endpoint,
     env_hosts,
     env_int,
     env_networks,
+    env_optional_key,
     env_optional_secret,
     env_origins,
     env_redis,
     env_secret,
+    env_store,
     env_str,
 )
 from servers.states import PUBLIC_STATUSES
@@ -41,6 +44,12 @@ DATABASES["default"]["OPTIONS"] = LIBPQ_OPTIONS | DATABASES["default"]["OPTIONS"
 REDIS_URL = env_redis("REDIS_URL")
 VPS_METRICS_TOKEN = env_optional_secret("VPS_METRICS_TOKEN")
 VPS_IMAGE_DIR = Path(env_str("VPS_IMAGE_DIR", str(BASE_DIR / "var" / "images")))
+VPS_BACKUP_KEY = env_optional_key("VPS_BACKUP_KEY")
+VPS_BACKUP_STORE = env_store("VPS_BACKUP_STORE", str(BASE_DIR / "var" / "backups"))
+VPS_BACKUP_S3_ENDPOINT = env_endpoint("VPS_BACKUP_S3_ENDPOINT")
+VPS_BACKUP_S3_REGION = env_str("VPS_BACKUP_S3_REGION", "")
+VPS_BACKUP_S3_ACCESS_KEY_ID = env_str("VPS_BACKUP_S3_ACCESS_KEY_ID", "")
+VPS_BACKUP_S3_SECRET_ACCESS_KEY = env_str("VPS_BACKUP_S3_SECRET_ACCESS_KEY", "")
 
 # What we promise
 VPS_MIN_RUNWAY_HOURS = env_int("VPS_MIN_RUNWAY_HOURS", 24)
@@ -74,6 +83,7 @@ INSTALLED_APPS = [
     "images",
     "plans",
     "accounts",
+    "backups",
     "billing",
     "webhooks",
     "inventory",

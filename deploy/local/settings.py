@@ -3,6 +3,7 @@
 ``manage.py`` reads that file by itself, so it works beside a running product.
 """
 
+import base64
 import os
 import secrets
 from collections.abc import Mapping
@@ -16,13 +17,16 @@ SECRETS = ("VPS_SECRET_KEY", "VPS_METRICS_TOKEN")
 def load(var: Path, urls: Mapping[str, str]) -> dict[str, str]:
     """Write the settings of this run.  The environment's values win; the secrets stay."""
     file = var / "private.env"
+    kept = read(file)
     ours = {
         **urls,
-        **{name: read(file).get(name) or secrets.token_urlsafe(48) for name in SECRETS},
+        **{name: kept.get(name) or secrets.token_urlsafe(48) for name in SECRETS},
+        "VPS_BACKUP_KEY": kept.get("VPS_BACKUP_KEY") or base64.b64encode(secrets.token_bytes(32)).decode(),
         "VPS_DEBUG": "false",
         "VPS_ALLOWED_HOSTS": "127.0.0.1,localhost",
         "VPS_SIGNUP_CREDITS": "1000",
         "VPS_IMAGE_DIR": os.fspath(var / "images"),
+        "VPS_BACKUP_STORE": os.fspath(var / "backups"),
     }
     values = {name: os.environ.get(name) or value for name, value in ours.items()}
     write(file, values)

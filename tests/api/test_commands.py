@@ -80,6 +80,8 @@ WITHOUT_ARGUMENTS = {
     "servers",
     "operations",
     "recount",
+    "check_backup_store",
+    "collect_backups",
 }
 
 # Nothing of this may become credits.
@@ -135,6 +137,11 @@ SOUND = {
     "add_hypervisor": ["kvm1", "--location=us-west", "--uri=test:///default", "--pool=default-pool"],
     "add_ip_pool": ["--location=us-west", "--network=203.0.113.0/29", "--gateway=203.0.113.1"],
     "create_token": ["--account=alice@example.com", "--name=laptop"],
+    "export_backup": [
+        "2932ea8e-a3c7-4333-9489-3fd281cee651",
+        "--account=alice@example.com",
+        "--to=/no/such/folder/disk.raw",
+    ],
     "host_events": ["--location=mars"],  # else it would run for ever
     "import_image": ["/no/such/file", f"--sha256={'0' * 64}", "--os=Debian 12"],
     "scheduler": ["--once"],

@@ -1,5 +1,6 @@
 """The private services: they start, go on with their data, and leave nothing behind."""
 
+import base64
 import os
 import signal
 import socket
@@ -80,12 +81,14 @@ def test_a_private_file_is_private_from_its_first_moment(tmp_path: Path) -> None
 
 
 def test_the_secrets_stay_and_the_environment_wins(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    for name in (*settings.SECRETS, "VPS_DEBUG"):
+    kept = (*settings.SECRETS, "VPS_BACKUP_KEY")
+    for name in (*kept, "VPS_DEBUG"):
         monkeypatch.delenv(name, raising=False)
     first = settings.load(tmp_path, {})
     monkeypatch.setenv("VPS_DEBUG", "true")
     second = settings.load(tmp_path, {})
-    assert [second[name] for name in settings.SECRETS] == [first[name] for name in settings.SECRETS]
+    assert [second[name] for name in kept] == [first[name] for name in kept]
+    assert len(base64.b64decode(first["VPS_BACKUP_KEY"])) == 32
     assert settings.read(tmp_path / "private.env")["VPS_DEBUG"] == "true"
 
 

@@ -30,6 +30,13 @@ TAKEN: list[tuple[Callable[[str], Any], str, Any]] = [
     (env.env_secret, SECRET, SECRET),
     (env.env_optional_secret, SECRET, SECRET),
     (env.env_optional_secret, "  ", ""),
+    (env.env_optional_key, "MDEyMzQ1Njc4OWFiY2RlZjAxMjM0NTY3ODlhYmNkZWY=", b"0123456789abcdef" * 2),
+    (env.env_optional_key, "", b""),
+    (lambda name: env.env_store(name, "/a"), "", "/a"),
+    (lambda name: env.env_store(name, "/a"), "/var/lib/backups", "/var/lib/backups"),
+    (lambda name: env.env_store(name, "/a"), "s3://bucket/a/prefix", "s3://bucket/a/prefix"),
+    (env.env_endpoint, "https://s3.example.com:9000", "https://s3.example.com:9000"),
+    (env.env_endpoint, "", ""),
     (lambda name: env.env_bool(name, False), "TRUE", True),
     (lambda name: env.env_bool(name, False), "yes", True),
     (lambda name: env.env_bool(name, True), "off", False),
@@ -49,6 +56,15 @@ NONSENSE: list[tuple[Callable[[str], Any], list[str]]] = [
     (env.env_str, ["", "  "]),
     (env.env_secret, ["", "short", "a" * 31]),
     (env.env_optional_secret, ["short", "a" * 31]),
+    (env.env_optional_key, ["short", "a" * 44, "YQ==", "MDEyMzQ1Njc4OWFiY2RlZjAxMjM0NTY3ODlhYmNkZW\u00e4="]),
+    (
+        lambda name: env.env_store(name, "/a"),
+        ["backups", "s3://", "s3:///prefix", "ftp://h/x", "/a b", "s3://b/x?y", "file:///a"],
+    ),
+    (
+        env.env_endpoint,
+        ["s3.example.com", "https://", "ftp://h", "https://h:port", "http://[", "https://h/path"],
+    ),
     (lambda name: env.env_bool(name, False), ["maybe", "2", "tru"]),
     (lambda name: env.env_int(name, 5), ["-1", "1.5", "five", "1e3", "0x10", "²", "1 2", "9" * 5_000]),
     (lambda name: env.env_int(name, 5, minimum=1), ["0"]),
@@ -99,7 +115,7 @@ def test_nonsense_is_refused_by_name(
         assert str(refusal.value).endswith(".")
 
 
-@pytest.mark.parametrize("read", [env.env_secret, env.env_database, env.env_redis])
+@pytest.mark.parametrize("read", [env.env_secret, env.env_optional_key, env.env_database, env.env_redis])
 def test_a_refusal_does_not_tell_the_secret(
     monkeypatch: pytest.MonkeyPatch, read: Callable[[str], Any]
 ) -> None:
@@ -193,6 +209,12 @@ WRONG = {
     "REDIS_URL": ["", "amqp://host"],
     "VPS_METRICS_TOKEN": ["short"],
     "VPS_IMAGE_DIR": [],  # any folder will do
+    "VPS_BACKUP_KEY": ["short", "a" * 44],
+    "VPS_BACKUP_STORE": ["backups", "s3://", "ftp://host/folder"],
+    "VPS_BACKUP_S3_ENDPOINT": ["s3.example.com"],
+    "VPS_BACKUP_S3_REGION": [],  # a store's own word
+    "VPS_BACKUP_S3_ACCESS_KEY_ID": [],  # likewise
+    "VPS_BACKUP_S3_SECRET_ACCESS_KEY": [],
     "VPS_MIN_RUNWAY_HOURS": ["a day"],
     "VPS_BACKUP_PRICE_RATIO": ["20 %", "-0.1"],
     "VPS_GRACE_HOURS": ["-1", "3 days"],

@@ -15,7 +15,7 @@ VALUES = dict(line.split("=", 1) for line in LINES if not line.startswith("#"))
 
 
 def read_by_settings() -> list[str]:
-    return re.findall(r'\benv_\w+\(\s*"([A-Z_]+)"', (PROJECT / "vpsorg" / "settings.py").read_text())
+    return re.findall(r'\benv_\w+\(\s*"([A-Z0-9_]+)"', (PROJECT / "vpsorg" / "settings.py").read_text())
 
 
 def substituted_by_compose() -> list[str]:
@@ -40,6 +40,8 @@ def test_every_variable_has_its_one_line_of_comment() -> None:
 
 def test_it_holds_no_secret() -> None:
     assert VALUES["VPS_SECRET_KEY"] == ""
+    assert VALUES["VPS_BACKUP_KEY"] == ""
+    assert VALUES["VPS_BACKUP_S3_SECRET_ACCESS_KEY"] == ""
     assert VALUES["POSTGRES_PASSWORD"] == ""
     assert ":PASSWORD@" in VALUES["DATABASE_URL"]
 
