@@ -8,13 +8,16 @@ deleting what is gone all succeed: after a crash the worker simply asks again.
 Every call has a time limit, and ends in a value or in one of the errors below.
 """
 
-from collections.abc import Generator, Mapping
+from collections.abc import Generator, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
+from enum import StrEnum
 from ipaddress import IPv4Address, IPv4Interface, IPv6Address, IPv6Interface
 from pathlib import Path
 from typing import ClassVar, Protocol
 from uuid import UUID
 
+from backups.drafts import Extent
+from backups.reading import Data
 from servers.states import PowerState
 
 
@@ -62,6 +65,13 @@ class PoolFull(HypervisorError):
     sentence = "The host of this server has no room left for its disk."
 
 
+class VolumeMissing(HypervisorError):
+    """A file that was to be read or written is not in the host's storage pool."""
+
+    code = "volume_missing"
+    sentence = "The host of this server lacks a file of it."
+
+
 class MachineChanged(HypervisorError):
     """Somebody has given the machine another disk or device, or has saved its memory: it is left alone."""
 
@@ -87,6 +97,16 @@ class ImageInUse(HypervisorError):
     """A disk on the host is backed by the image, or new disks may be made from it."""
 
     code = "image_in_use"
+
+
+class GuestFrozen(HypervisorError):
+    """The guest was asked to hold its file systems still, and does not let go of them."""
+
+    code = "guest_frozen"
+    sentence = (
+        "The system of this server held still for its backup and does not go on. Restart it if it hangs."
+    )
+    passes = True
 
 
 class HostMisconfigured(HypervisorError):
@@ -216,6 +236,28 @@ class Volume:
 
 
 @dataclass(frozen=True, kw_only=True)
+class BackupBegun:
+    """How the copy of a running machine's disk was begun."""
+
+    parent: UUID | None  # only what changed since this backup is copied; None: everything is
+    is_frozen: bool  # the guest held its file systems still at that moment
+
+
+class BackupProgress(StrEnum):
+    RUNNING = "running"
+    DONE = "done"
+    LOST = "lost"  # the host could not write it, the machine went off meanwhile, or libvirtd was restarted
+
+
+@dataclass(frozen=True)
+class DiskContent:
+    """What is in a disk, by rising offset.  It is read while it is taken: that may raise HypervisorError."""
+
+    size_bytes: int
+    extents: Iterator[Extent]
+
+
+@dataclass(frozen=True, kw_only=True)
 class MachineEvent:
     """The power of one machine changed, just now.  ``unknown``: the host does not know it any more."""
 
@@ -246,6 +288,7 @@ class Machine:
     memory_mib: int
     cards: tuple[Card, ...] = ()
     changes: tuple[str, ...] = ()  # what somebody else has given it
+    checkpoints: tuple[UUID, ...] = ()  # the backups since which its host notes what changes
     is_readable: bool = True  # False: of its definition nothing is known
 
 
@@ -400,6 +443,56 @@ class Driver(Protocol):
 
     def console_log(self, machine: UUID, last_bytes: int = 65536) -> bytes:
         """The end of what the guest wrote to its serial console, over all its boots."""
+
+    def begin_backup(
+        self,
+        machine: UUID,
+        backup: UUID,
+        *,
+        disk_number: int,
+        parents: Sequence[UUID],
+        freeze: bool,
+        leave_bytes: int = 0,
+    ) -> BackupBegun:
+        """Begin to copy the disk of a running machine, as it is now, into a scratch file.  Returns at once.
+
+        ``backup`` is a name that was never used before: no two copies share a file.
+
+        Only what changed since the first of ``parents`` of which the host knows when it was taken.  What an
+        earlier try left is cleared away first.  ``freeze``: the guest is asked to hold its file systems still
+        for that moment; a guest that cannot goes on.  The machine runs on, and may be switched off, which
+        ends the copy.
+
+        Raises MachineNotFound, PoolFull if fewer bytes than ``leave_bytes`` would be left free, HostBusy
+        while somebody else backs the machine up, and GuestFrozen.
+        """
+
+    def backup_progress(self, machine: UUID, backup: UUID) -> BackupProgress:
+        """How the copy is.  Raises MachineNotFound."""
+
+    def read_backup(self, machine: UUID, backup: UUID) -> DiskContent:
+        """What a copy that is done has of the disk: of an incremental one what changed."""
+
+    def end_backup(self, machine: UUID, *, keep: UUID | None) -> None:
+        """End a copy that is under way, thaw the guest, and remove the scratch file.
+
+        The host forgets when all backups but ``keep`` were taken.  May be repeated.  Raises HostBusy.
+        """
+
+    def frozen(self, machines: list[UUID]) -> list[UUID]:
+        """Those of these machines whose guest says that its file systems are held still."""
+
+    def read_disk(self, machine: UUID, number: int) -> DiskContent:
+        """What is in a disk of a machine that is off.  Of one that runs, what is read is worthless."""
+
+    def write_disk(
+        self, spec: MachineSpec, spans: Sequence[tuple[int, int]], content: Iterable[Data]
+    ) -> None:
+        """Make the root disk, ``disk_gib`` large, with this content at these spans (offset, length).
+
+        It needs no image.  It is read back and compared.  A disk that the machine has already is left as it
+        is; what a crash left of making it is replaced.  Raises PoolFull, and whatever ``content`` raises.
+        """
 
     def volumes(self) -> list[Volume]:
         """Our files in the storage pool, and what is called after them, read anew from the disk."""

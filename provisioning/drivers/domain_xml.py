@@ -23,6 +23,8 @@ ET.register_namespace(DELIVERED_PREFIX, DELIVERED_NAMESPACE)
 # spaces in an attribute.
 _UNSPEAKABLE = re.compile("[^\x20-\x7e\xa0-\ud7ff\ue000-\ufffd\U00010000-\U0010ffff]")
 
+DISK_TARGET = "vda"  # what libvirt calls a machine's own disk
+
 # host-model shows the guest the host's features and can still be moved to a host alike.  An
 # emulated machine has the host's speed to gain from nothing, so it gets all that QEMU can emulate.
 _CPU_MODES = {"kvm": "host-model", "qemu": "maximum"}
@@ -76,7 +78,7 @@ def domain_xml(
     _add(domain, "vcpu", str(spec.vcpus))
     _add_platform(domain, domain_type)
     devices = _add(domain, "devices")
-    _add_disk(devices, paths.disk, "qcow2", target="vda", boot=True)
+    _add_disk(devices, paths.disk, "qcow2", target=DISK_TARGET, boot=True)
     _add_disk(devices, paths.seed, "raw", target="vdb", readonly=True)
     for nic in spec.nics:
         _add_nic(devices, nic, limit_speed)

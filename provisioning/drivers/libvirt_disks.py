@@ -38,6 +38,19 @@ def create_disk(pool: StoragePool, spec: MachineSpec, definitions: Sequence[str]
     logger.info("created disk %s", disk)
 
 
+def make_place(pool: StoragePool, disk: str, size_bytes: int, definitions: Sequence[str]) -> bool:
+    """An empty volume for a disk that is about to be written, in place of what a crash left of one.
+
+    False, and nothing is done, for a disk that its machine has already.  Raises PoolFull.
+    """
+    if is_in_use(pool, disk, definitions):
+        return False
+    pool.remove(disk)
+    pool.require_room(size_bytes)
+    pool.create(disk, size_bytes)
+    return True
+
+
 def grow_disk(pool: StoragePool, spec: MachineSpec) -> None:
     pool.grow(disk_volume(spec.uuid, spec.disk_number), spec.disk_gib * _GIB)
 

@@ -3,6 +3,7 @@
 import logging
 import xml.etree.ElementTree as ET
 from collections.abc import Collection, Iterable, Mapping, Sequence
+from dataclasses import replace
 from functools import partial
 from typing import Any
 from uuid import UUID
@@ -16,6 +17,7 @@ from . import libvirt_networks
 from .base import Machine, Power, Usage
 from .definition import cards_off_network, mac_of, machine_of, unreadable_machine
 from .domain_xml import domain_name
+from .libvirt_backups import checkpoints_of
 from .libvirt_changes import changes_of, definitions_of, oddities_of
 from .libvirt_errors import is_fatal
 from .libvirt_storage import StoragePool
@@ -94,7 +96,8 @@ def _machine(
         stored, *live = definitions = definitions_of(domain)
         changes = [*changes_of(pool, domain, definitions), *oddities_of(domain)] if is_ours else []
         off = [mac_of(card) for xml in live for card in cards_off_network(ET.fromstring(xml), ports)]  # noqa: S314
-        return machine_of(stored, _power_in(stats), changes, off)
+        machine = machine_of(stored, _power_in(stats), changes, off)
+        return replace(machine, checkpoints=checkpoints_of(domain)) if is_ours else machine
     except libvirt.libvirtError as error:
         if is_fatal(error):
             raise

@@ -14,7 +14,7 @@ import libvirt
 from core.one_by_one import read_each
 
 from . import storage_names
-from .base import HypervisorError, PoolFull, Room, Volume
+from .base import HypervisorError, PoolFull, Room, Volume, VolumeMissing
 from .libvirt_errors import is_fatal, is_pool_busy
 
 logger = logging.getLogger(__name__)
@@ -114,6 +114,20 @@ class StoragePool:
             self.require_room(len(content))
             raise HypervisorError(f"The host's copy of {name} is not what was sent.")
 
+    def read(self, name: str, offset: int, length: int) -> bytes:
+        """So many bytes of the volume, or fewer at its end.  Raises VolumeMissing."""
+        volume = self.find(name)
+        if volume is None:
+            raise VolumeMissing(f"There is no volume {name}.")
+        return b"".join(self.download(volume, offset=offset, size_bytes=length))
+
+    def write_part(self, name: str, offset: int, data: bytes) -> None:
+        """Write over a part of the volume.  Raises VolumeMissing."""
+        volume = self.find(name)
+        if volume is None:
+            raise VolumeMissing(f"There is no volume {name}.")
+        self.upload(volume, [data], len(data), offset=offset)
+
     def remove(self, name: str) -> None:
         """Delete the volume.  Gone already is done."""
         try:
@@ -127,6 +141,26 @@ class StoragePool:
         """The size of the disk that the volume shows to a guest."""
         _, capacity, _ = self._pool.storageVolLookupByName(name).info()
         return int(capacity)
+
+    def shown_bytes(self, name: str) -> int:
+        """The most bytes that a copy of the disk takes that this volume and those below it show."""
+        self.refresh()
+        _, capacity, taken = self._pool.storageVolLookupByName(name).info()
+        below = self.below(name)
+        return int(min(capacity, taken + sum(self._pool.storageVolLookupByName(n).info()[2] for n in below)))
+
+    def below(self, name: str) -> list[str]:
+        """The volumes that show through this one, the nearest first.
+
+        Raises HypervisorError if one of them is not in this pool.
+        """
+        found: list[str] = []
+        while path := self.backing_path(found[-1] if found else name):
+            place, _, below = path.rpartition("/")
+            if place != self.folder or below in found:
+                raise HypervisorError(f"{name} is based on {path}, which is not in the pool")
+            found.append(below)
+        return found
 
     def grow(self, name: str, size_bytes: int) -> None:
         """Make the volume show this much to a guest, if it shows less."""
@@ -163,18 +197,18 @@ class StoragePool:
                     raise
             sleep(0.01)
 
-    def upload(self, volume: Any, chunks: Iterable[bytes], size_bytes: int) -> None:
-        """Write the chunks over the beginning of the volume."""
+    def upload(self, volume: Any, chunks: Iterable[bytes], size_bytes: int, *, offset: int = 0) -> None:
+        """Write the chunks over the volume from this offset on."""
         stream = self._connection.newStream()
-        volume.upload(stream, 0, size_bytes)
+        volume.upload(stream, offset, size_bytes)
         with _finished(stream):
             for chunk in chunks:
                 _send(stream, chunk)
 
-    def download(self, volume: Any) -> Iterator[bytes]:
-        """What is in the volume."""
+    def download(self, volume: Any, *, offset: int = 0, size_bytes: int = 0) -> Iterator[bytes]:
+        """What is in the volume from this offset on; of it so many bytes, or with 0 all."""
         stream = self._connection.newStream()
-        volume.download(stream, 0, 0)
+        volume.download(stream, offset, size_bytes)
         with _finished(stream):
             while chunk := stream.recv(CHUNK):
                 yield chunk

@@ -18,7 +18,7 @@ from .base import ImageInvalid
 # docs/interop/qcow2.txt in QEMU's source: magic, version, backing_file_offset, backing_file_size,
 # cluster_bits, size, crypt_method, and from version 3 on incompatible_features at byte 72.
 _HEADER = struct.Struct(">4sIQIIQI36xQ")
-_MAGIC = b"QFI\xfb"
+MAGIC = b"QFI\xfb"
 _DATA_FILE = 1 << 2
 _KNOWN_FEATURES = 1 << 0 | 1 << 3 | 1 << 4  # dirty, compression type, extended L2 entries
 _LARGEST = 64 * 2**40
@@ -46,7 +46,7 @@ def inspect(path: Path) -> QcowHeader:
 def read_header(file: BinaryIO) -> QcowHeader:
     """Read the header of the open file, from its beginning.  Raises ImageInvalid."""
     start = file.read(_HEADER.size)
-    if len(start) < _HEADER.size or not start.startswith(_MAGIC):
+    if len(start) < _HEADER.size or not start.startswith(MAGIC):
         raise ImageInvalid("This is not a qcow2 file.")
     _, version, backing_file, _, _, size, encryption, features = _HEADER.unpack(start)
     if version not in (2, 3):

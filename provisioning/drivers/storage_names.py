@@ -14,7 +14,8 @@ CONSOLE_FOLDER = "console"
 _UUID = "[0-9a-f]{8}(?:-[0-9a-f]{4}){3}-[0-9a-f]{12}"
 _LATER = "(?:[2-9]|[1-9][0-9]{1,8})"  # the numbers of disks after the first
 _OURS = re.compile(
-    rf"(?P<machine>{_UUID})(?:(?:\.{_LATER})?\.qcow2|-seed\.iso)|image-[0-9a-f]{{64}}\.(?:qcow2|ok)"
+    rf"(?P<machine>{_UUID})(?:(?P<disk>(?:\.{_LATER})?\.qcow2)|-seed\.iso|(?P<scratch>-backup-{_UUID}\.qcow2))"
+    r"|image-[0-9a-f]{64}\.(?:qcow2|ok)"
 )
 _IMAGE = re.compile(r"image-([0-9a-f]{64})\.qcow2")
 _CALLED_AFTER_OURS = re.compile(rf"(?P<machine>{_UUID})[.-]|image-[0-9a-f]{{64}}\.")
@@ -42,11 +43,21 @@ def disk_volume(machine: UUID, number: int = 1) -> str:
 
 def is_disk(name: str) -> bool:
     found = _OURS.fullmatch(name)
-    return found is not None and found["machine"] is not None and name.endswith(".qcow2")
+    return found is not None and found["disk"] is not None
 
 
 def seed_volume(machine: UUID) -> str:
     return f"{machine}-seed.iso"
+
+
+def scratch_volume(machine: UUID, backup: UUID) -> str:
+    """What a backup of a running machine is written into, until it is in the store."""
+    return f"{machine}-backup-{backup}.qcow2"
+
+
+def is_scratch(name: str) -> bool:
+    found = _OURS.fullmatch(name)
+    return found is not None and found["scratch"] is not None
 
 
 def console_log(machine: UUID) -> str:

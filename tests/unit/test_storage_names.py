@@ -23,6 +23,7 @@ def test_files_of_an_image_are_known(name: str) -> None:
         storage_names.disk_volume(MACHINE, 2),
         storage_names.disk_volume(MACHINE, 12),
         storage_names.seed_volume(MACHINE),
+        storage_names.scratch_volume(MACHINE, MACHINE),
     ],
 )
 def test_files_of_a_machine_are_known(name: str) -> None:
