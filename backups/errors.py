@@ -1,4 +1,7 @@
-"""What can go wrong with the store of backups.  ``code`` is stable, ``str()`` is for staff."""
+"""What can go wrong with the store of backups.
+
+``code`` is stable, ``sentence`` is for the customer, ``str()`` is for staff.
+"""
 
 from typing import ClassVar
 
@@ -7,6 +10,7 @@ class BackupError(Exception):
     """A backup could not be written, read, checked or collected."""
 
     code: ClassVar[str] = "backup_error"
+    sentence: ClassVar[str] = "The store of backups could not carry this out."
     passes: ClassVar[bool] = False  # whether the same call may succeed a little later
 
 
@@ -14,6 +18,7 @@ class StoreUnreachable(BackupError):
     """The store did not do it in time, or refused: what it holds is unknown, not gone."""
 
     code = "backup_store_unreachable"
+    sentence = "The store of backups does not answer at the moment."
     passes = True
 
 
@@ -21,6 +26,7 @@ class StoreFull(BackupError):
     """The store has no room for more."""
 
     code = "backup_store_full"
+    sentence = "The store of backups has no room left."
 
 
 class NotStored(BackupError):
@@ -52,6 +58,7 @@ class PieceBad(BackupError):
     """A piece of a disk is not what it should be.  ``name`` is its name in the store, ``offset`` in bytes."""
 
     code = "backup_piece_bad"
+    sentence = "A part of this backup is damaged: it cannot be restored."
 
     def __init__(self, name: bytes, offset: int, reason: str) -> None:
         super().__init__(f"Piece {name.hex()} at offset {offset} {reason}.")
@@ -71,12 +78,14 @@ class ManifestBad(BackupError):
     """A manifest does not say what was written, or not of this backup."""
 
     code = "backup_manifest_bad"
+    sentence = "This backup is damaged: it cannot be restored."
 
 
 class ManifestMissing(BackupError):
     """The store has no manifest of this backup."""
 
     code = "backup_manifest_missing"
+    sentence = "This backup is not in the store."
 
 
 class CollectingNow(BackupError):

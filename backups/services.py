@@ -11,11 +11,15 @@ from django.conf import settings
 from django.db import Error
 
 from accounts.models import Account
-from backups.errors import CollectingNow, HoldLost
+from backups import manifests
+from backups.errors import CollectingNow, HoldLost, ManifestMissing
 from backups.keys import keys_of
+from backups.manifests import Manifest
+from backups.models import Backup
 from backups.store import S3Access, Store
 from backups.vaults import Vault
 from core import locks
+from plans.models import Location
 
 
 class Hold:
@@ -33,20 +37,44 @@ class Hold:
             raise HoldLost("The lock on the pieces was lost: the connection to Postgres has ended meanwhile.")
 
 
-def configured_store() -> Store:
-    """The store in VPS_BACKUP_STORE.  Raises StoreUnreachable."""
+def is_available() -> bool:
+    """Whether backups can be made at all: without VPS_BACKUP_KEY they could not be encrypted."""
+    return bool(settings.VPS_BACKUP_KEY)
+
+
+def address_for(location: Location) -> str:
+    """The address of the store for new backups of servers there."""
+    return location.backup_store or settings.VPS_BACKUP_STORE
+
+
+def addresses_in_use() -> list[str]:
+    """The addresses of all stores that may hold something of ours."""
+    taken = Backup.objects.order_by().values_list("store", flat=True).distinct()
+    wished = Location.objects.exclude(backup_store="").values_list("backup_store", flat=True)
+    return sorted({settings.VPS_BACKUP_STORE, *taken, *wished})
+
+
+def store_at(address: str) -> Store:
+    """Raises StoreUnreachable."""
     access = S3Access(
         settings.VPS_BACKUP_S3_ENDPOINT,
         settings.VPS_BACKUP_S3_REGION,
         settings.VPS_BACKUP_S3_ACCESS_KEY_ID,
         settings.VPS_BACKUP_S3_SECRET_ACCESS_KEY,
     )
-    return Store(settings.VPS_BACKUP_STORE, access)
+    return Store(address, access)
 
 
-def vault_of(account: Account) -> Vault:
-    """Where an account's backups are.  Raises KeyNotSet, KeyUnreadable, StoreUnreachable."""
-    return Vault(configured_store(), account.uuid, keys_of(account))
+def vault_of(account: Account, address: str) -> Vault:
+    """An account's part of the store at this address.  Raises KeyNotSet, KeyUnreadable, StoreUnreachable."""
+    return Vault(store_at(address), account.uuid, keys_of(account))
+
+
+def manifest_of(backup: Backup, vault: Vault) -> Manifest:
+    """What a whole backup consists of.  Raises ManifestMissing, ManifestBad."""
+    if backup.stored_as is None:
+        raise ManifestMissing(f"Backup {backup.uuid} was never stored.")
+    return manifests.get(vault, backup.stored_as)
 
 
 @contextmanager

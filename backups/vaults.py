@@ -1,6 +1,7 @@
 """A vault is one account's part of a store, with the account's keys: where its pieces and manifests lie."""
 
 from collections.abc import Iterable, Iterator
+from contextlib import suppress
 from datetime import datetime
 from typing import NamedTuple
 from uuid import UUID
@@ -67,6 +68,13 @@ class Vault:
                 yield UUID(stored.path.rpartition("/")[2])
             except ValueError:
                 continue
+
+    def manifests_before(self, moment: datetime) -> Iterator[UUID]:
+        """Those that were put before this moment, by the store's clock."""
+        for stored in self.store.list(f"{self.folder}/manifests"):
+            with suppress(ValueError):
+                if stored.modified_at < moment:
+                    yield UUID(stored.path.rpartition("/")[2])
 
     def remove_manifest(self, backup: UUID) -> None:
         """May be repeated."""

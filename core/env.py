@@ -69,10 +69,16 @@ def env_optional_key(name: str) -> bytes:
 def env_store(name: str, default: str) -> str:
     """Where objects are kept: a directory, by its whole path, or s3://BUCKET/PREFIX."""
     address = env_str(name, default)
-    is_bucket = address.startswith("s3://") and address.removeprefix("s3://").partition("/")[0]
-    if not (address.startswith("/") or is_bucket) or any(char.isspace() or char in "?#" for char in address):
+    if not is_store_address(address):
         raise ImproperlyConfigured(f"{name}={address} should be /a/directory or s3://BUCKET/PREFIX.")
     return address
+
+
+def is_store_address(address: str) -> bool:
+    """Whether it is a directory, by its whole path, or s3://BUCKET/PREFIX."""
+    is_bucket = address.startswith("s3://") and address.removeprefix("s3://").partition("/")[0]
+    is_place = address.startswith("/") or bool(is_bucket)
+    return is_place and not any(char.isspace() or char in "?#" for char in address)
 
 
 def env_endpoint(name: str) -> str:

@@ -29,6 +29,10 @@ def operations_of_host(hypervisor_id: int) -> str:
     return f"operations of host {hypervisor_id}"
 
 
+def backups_of_host(hypervisor_id: int) -> str:
+    return f"backups of host {hypervisor_id}"
+
+
 def deliveries_of_account(account_id: int) -> str:
     return f"deliveries of account {account_id}"
 

@@ -231,7 +231,8 @@ def _free_addresses() -> Iterator[tuple[object, ...]]:
 def _broker() -> Iterator[Metric]:
     """Whether Redis answers, and how many messages wait; of a Redis that is away nothing is told."""
     codes = Location.objects.values_list("code", flat=True)
-    names = [queues.SHARED, queues.WEBHOOKS, *map(queues.at, codes)]
+    at_locations = [queues.at(code, shared) for shared in (queues.SHARED, queues.BACKUPS) for code in codes]
+    names = [queues.SHARED, queues.BACKUPS, queues.WEBHOOKS, *at_locations]
     try:
         lengths = [(name, broker().llen(name)) for name in names]
     except redis.RedisError as error:

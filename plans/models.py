@@ -7,8 +7,14 @@ from django.core.validators import MinValueValidator
 from django.db import models
 from django.db.models import ForeignObjectRel, Q, QuerySet
 
+from core.env import is_store_address
 from core.errors import NotAllowedNow
 from images.models import Image
+
+
+def _store_address(value: str) -> None:
+    if not is_store_address(value):
+        raise ValidationError("Should be /a/folder or s3://BUCKET/PREFIX.")
 
 
 class Location(models.Model):
@@ -19,6 +25,15 @@ class Location(models.Model):
     country_name = models.CharField(max_length=100)
     country_code = models.CharField(max_length=2)
     is_active = models.BooleanField(default=True, help_text="New servers may be made here.")
+    backup_store = models.CharField(
+        max_length=255,
+        blank=True,
+        validators=[_store_address],
+        help_text=(
+            "Where new backups go: a folder that the workers here share, or s3://BUCKET/PREFIX. "
+            "Empty: VPS_BACKUP_STORE."
+        ),
+    )
 
     class Meta:
         ordering = ["code"]
@@ -51,6 +66,14 @@ class Plan(models.Model):
         blank=True,
         validators=[MinValueValidator(1)],
         help_text="The network card's limit, Mbit/s. Empty: none.",
+    )
+    backups_daily = models.PositiveSmallIntegerField(
+        null=True, blank=True, help_text="Days that an automatic backup is kept. Empty: VPS_BACKUPS_DAILY."
+    )
+    backups_weekly = models.PositiveSmallIntegerField(
+        null=True,
+        blank=True,
+        help_text="Weeks that the first automatic backup of a week is kept. Empty: VPS_BACKUPS_WEEKLY.",
     )
     price_monthly = models.DecimalField(max_digits=10, decimal_places=2, validators=[MinValueValidator(0)])
     price_hourly = models.DecimalField(max_digits=10, decimal_places=4, validators=[MinValueValidator(0)])

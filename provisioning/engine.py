@@ -8,24 +8,17 @@ from collections.abc import Sequence
 from django.db import connection
 
 from accounts.actors import acting_as
+from backups.errors import BackupError
 from core.backoff import Backoff
 from core.database import is_unavailable
 from provisioning.drivers.base import HypervisorError, MachineDelivered, MachineNotFound
+from provisioning.jobs import AskAgain, GaveUp, Job, StartOver, Step
 from provisioning.lease import kept_lease
-from provisioning.workflows import (
-    TRIED_UNTIL_DONE,
-    UNDO_STEPS,
-    WORKFLOWS,
-    AskAgain,
-    GaveUp,
-    Job,
-    Step,
-    deliver,
-)
+from provisioning.workflows import TRIED_UNTIL_DONE, UNDO_STEPS, WORKFLOWS, deliver
 from servers import lifecycle, services
 from servers.lifecycle import Failure
 from servers.selectors import given_up_servers, idle_suspended_servers
-from servers.states import RULES, OperationKind, PowerState
+from servers.states import BACKUP_RULES, RULES, BackupOperationKind, OperationKind, PowerState
 
 log = logging.getLogger(__name__)
 
@@ -111,9 +104,13 @@ def _do_or_undo(job: Job) -> None:
         lifecycle.postpone(operation, later.delay_s)
         services.wake(operation, delay_s=later.delay_s)
         return
+    except StartOver as later:
+        lifecycle.postpone(operation, later.delay_s, from_the_start=True)
+        services.wake(operation, delay_s=later.delay_s)
+        return
     except MachineDelivered:
         raise
-    except (HypervisorError, GaveUp) as error:
+    except (HypervisorError, BackupError, GaveUp) as error:
         if _may_pass(job, error):
             _retry(job, error)
             return
@@ -155,15 +152,17 @@ def _never_ends(job: Job) -> bool:
     kind = job.operation.typed_kind
     if job.operation.step in TRIED_UNTIL_DONE:
         return True
+    if isinstance(kind, BackupOperationKind):
+        return BACKUP_RULES[kind].deadline is None
     return isinstance(kind, OperationKind) and RULES[kind].deadline is None
 
 
-def _may_pass(job: Job, error: HypervisorError | GaveUp) -> bool:
+def _may_pass(job: Job, error: HypervisorError | BackupError | GaveUp) -> bool:
     if _never_ends(job):
         return True
-    if not isinstance(error, HypervisorError) or lifecycle.is_overdue(job.operation):
+    if isinstance(error, GaveUp) or lifecycle.is_overdue(job.operation):
         return False
-    return error.passes or _is_news(job, error)
+    return error.passes or (isinstance(error, HypervisorError) and _is_news(job, error))
 
 
 def _is_news(job: Job, error: HypervisorError) -> bool:

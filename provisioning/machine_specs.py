@@ -2,6 +2,7 @@
 
 from ipaddress import ip_address, ip_interface
 
+from backups.models import Backup
 from images.models import Image
 from inventory.models import Hypervisor, Port
 from inventory.pools import network_of
@@ -9,7 +10,7 @@ from plans.models import Plan
 from provisioning.drivers import base
 from provisioning.hypervisors import home_of, port_of
 from servers.models import Server
-from servers.wishes import RebuildWish, ResizeWish, Wish
+from servers.wishes import RebuildWish, ResizeWish, RestoreWish, Wish
 
 
 def spec_of(server: Server, wish: Wish) -> base.MachineSpec:
@@ -30,12 +31,17 @@ def spec_of(server: Server, wish: Wish) -> base.MachineSpec:
             _nic_of(port_of(server), home.hypervisor, wish if isinstance(wish, ResizeWish) else server.plan),
         ),
         authorized_keys=tuple(server.authorized_keys),
-        disk_number=wish.disk_number if isinstance(wish, RebuildWish) else server.disk_number,
+        disk_number=(wish.disk_number if isinstance(wish, RebuildWish | RestoreWish) else server.disk_number),
     )
 
 
 def image_of(server: Server, wish: Wish) -> Image:
-    """What the server's disk is based on, or will be once an operation has its wish."""
+    """What the server's disk is based on, or will be once an operation has its wish.
+
+    After a restore: what the backup's disk once began as, which says whether there is an agent in it.
+    """
+    if isinstance(wish, RestoreWish):
+        return Backup.objects.select_related("base_image").get(pk=wish.backup_id).base_image
     return Image.objects.get(pk=wish.image_id) if isinstance(wish, RebuildWish) else server.base_image
 
 

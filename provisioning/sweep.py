@@ -16,12 +16,11 @@ from django.db import connection
 from kombu.exceptions import OperationalError
 
 from accounts.actors import acting_as, system_actor
-from core import queues
 from core.backoff import Backoff
-from plans.catalogue import locations
 from provisioning.engine import carry_out
 from servers.models import Operation
 from servers.selectors import due_operations, waiting_operations
+from servers.services import queue_of
 
 log = logging.getLogger(__name__)
 
@@ -84,7 +83,7 @@ class Sweep:
         seen_to = self._here.keys() | {pk for pk, reminder in self._reminded.items() if reminder.is_fresh}
         forgotten = [pk for pk in all_late if pk not in seen_to][:AT_ONCE]
         rows = Operation.objects.filter(pk__in=forgotten).order_by("due_at")
-        return list(rows.select_related("server", "hypervisor"))
+        return list(rows.select_related("server", "hypervisor", "backup"))
 
     def _next_reminder(self, operation: Operation) -> Reminder:
         """Twice the pause each time: where there is no worker, messages would pile up in the broker."""
@@ -99,8 +98,7 @@ class Sweep:
 
 
 def _remind(operation: Operation) -> None:
-    queue = queues.at(locations[operation.subject.location_id].code)
-    current_app.send_task("provisioning.carry_out", [operation.pk], queue=queue)
+    current_app.send_task("provisioning.carry_out", [operation.pk], queue=queue_of(operation))
 
 
 def _carry_out_in_thread(operation_id: int) -> None:

@@ -1,6 +1,7 @@
 """Subscribes a worker to the queues of its locations, also of locations added while it runs.
 
-Every worker listens to the shared queue besides.
+A worker of the shared queue listens to what customers wait for.  A worker that is started with ``-Q backups``
+listens to the backups of its locations.
 """
 
 import logging
@@ -18,14 +19,16 @@ LOOK_EVERY_S = 10
 
 
 class LocationQueues(bootsteps.StartStopStep):
-    """The locations named by ``--location``, or all; with Celery's own ``-Q`` the queues named there."""
+    """The locations named by ``--location``, or all; with another ``-Q`` only the queues named there."""
 
     requires = ("celery.worker.consumer.tasks:Tasks",)
 
     def __init__(self, consumer: Any, location: tuple[str, ...] = (), **kwargs: Any) -> None:
         super().__init__(consumer, **kwargs)
         self._chosen = location
-        self.enabled = set(consumer.app.amqp.queues.consume_from) == {queues.SHARED}
+        begun_with = set(consumer.app.amqp.queues.consume_from)
+        self.enabled = begun_with in ({queues.SHARED}, {queues.BACKUPS})
+        self._shared = queues.BACKUPS if queues.BACKUPS in begun_with else queues.SHARED
         self._timer: Any = None
 
     def start(self, consumer: Any) -> None:
@@ -41,9 +44,10 @@ class LocationQueues(bootsteps.StartStopStep):
     def _listen(self, consumer: Any) -> None:
         known = consumer.app.amqp.queues.consume_from
         for code in self._chosen or _every_location():
-            if queues.at(code) not in known:
-                consumer.add_task_queue(queues.at(code))
-                log.info("listening to %s", queues.at(code))
+            queue = queues.at(code, self._shared)
+            if queue not in known:
+                consumer.add_task_queue(queue)
+                log.info("listening to %s", queue)
 
 
 def _every_location() -> list[str]:

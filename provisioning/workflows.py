@@ -6,106 +6,50 @@ the worker.
 """
 
 import logging
-from collections.abc import Callable
 from contextlib import suppress
-from dataclasses import dataclass
 from datetime import timedelta
-from functools import cached_property, wraps
+from functools import wraps
 
 from django.conf import settings
 
 from billing.runway import is_due_to_be_suspended
 from core.locks import image_on_host, try_lock
-from images.models import Image
 from inventory.services import put_in_use, record_image_copy
-from provisioning import host_facts, hypervisors, images, machine_specs
+from provisioning import host_facts, hypervisors, images
+from provisioning.backup_steps import (
+    abandon_backup,
+    await_backup,
+    begin_backup,
+    clear_host,
+    end_backup,
+    read_again,
+    remove_backup,
+    restore_disk,
+    store_backup,
+)
 from provisioning.drivers.base import (
-    Driver,
     HostBusy,
     HostUnreachable,
     HypervisorError,
     MachineDelivered,
     MachineNotFound,
-    MachineSpec,
 )
+from provisioning.jobs import AskAgain, GaveUp, Job, Step
 from servers import lifecycle, services
-from servers.models import Operation, Server
-from servers.states import HostOperationKind, OperationKind, PowerState, ServerStatus
-from servers.wishes import RebuildWish, Wish
+from servers.states import BackupOperationKind, HostOperationKind, OperationKind, PowerState
+from servers.wishes import Kind, RebuildWish, RestoreWish
 
 log = logging.getLogger(__name__)
 
 PRESS_AGAIN_AFTER = timedelta(seconds=10)  # a guest that was still booting missed the first press
 
 
-class AskAgain(Exception):
-    """The step is not done yet: repeat it in so many seconds."""
-
-    def __init__(self, delay_s: float) -> None:
-        super().__init__(delay_s)
-        self.delay_s = delay_s
-
-
-class GaveUp(Exception):
-    """The step will not come true: a stable code and a sentence for the customer."""
-
-    def __init__(self, code: str, sentence: str) -> None:
-        super().__init__(sentence)
-        self.code, self.sentence = code, sentence
-
-
-@dataclass
-class Job:
-    """One operation in one worker's hands."""
-
-    operation: Operation
-
-    @property
-    def server(self) -> Server:
-        """Raises WrongSubject in an operation about a host."""
-        return self.operation.subject_server
-
-    @cached_property
-    def host(self) -> Driver:
-        return hypervisors.driver_of(self.server)
-
-    @cached_property
-    def wish(self) -> Wish:
-        return self.operation.typed_wish
-
-    @cached_property
-    def image(self) -> Image:
-        return machine_specs.image_of(self.server, self.wish)
-
-    @cached_property
-    def spec(self) -> MachineSpec:
-        return machine_specs.spec_of(self.server, self.wish)
-
-    @property
-    def seconds_in_step(self) -> float:
-        return lifecycle.seconds_in_step(self.operation)
-
-    @property
-    def was_active(self) -> bool:
-        """Before this operation, or before the suspension that it ends."""
-        return (self.server.suspended_from or self.operation.status_before) == ServerStatus.ACTIVE
-
-    def forget_wish(self) -> None:
-        """From now on the machine should be what its server is, and not what was asked for."""
-        self.wish = Wish()
-        self.__dict__.pop("image", None)
-        self.__dict__.pop("spec", None)
-
-    def power(self) -> PowerState:
-        return self.host.power(self.server.uuid).state
-
-
-Step = Callable[[Job], None]
-
-
 def fetch_image(job: Job) -> None:
-    """Put the image into the host's cache, once: one worker copies, the others ask again."""
-    if job.host.has_image(job.spec.image):
+    """Put the image into the host's cache, once: one worker copies, the others ask again.
+
+    A disk that is made from a backup needs none.
+    """
+    if job.source is not None or job.host.has_image(job.spec.image):
         return
     hypervisor, image = hypervisors.home_of(job.server).hypervisor, job.image
     with try_lock(image_on_host(image.sha256, hypervisor.pk)) as mine:
@@ -131,7 +75,10 @@ def never_delivered(step: Step) -> Step:
 
 
 def make_disk(job: Job) -> None:
-    job.host.create_disk(job.spec)
+    if job.source is None:
+        job.host.create_disk(job.spec)
+    else:
+        restore_disk(job, job.source)
 
 
 def write_seed(job: Job) -> None:
@@ -234,7 +181,7 @@ def remove_old_disk(job: Job) -> None:
 def return_to_old_disk(job: Job) -> None:
     """Wish for the old disk again, unless the new disk was adopted already."""
     wish = job.operation.typed_wish
-    assert isinstance(wish, RebuildWish)  # noqa: S101  (a step of rebuilds alone)
+    assert isinstance(wish, RebuildWish | RestoreWish)  # noqa: S101  (a step of these alone)
     is_adopted = job.server.disk_number == wish.disk_number
     if not is_adopted and job.host.has_disk(job.server.uuid, wish.disk_number):
         switch_off(job)
@@ -242,7 +189,7 @@ def return_to_old_disk(job: Job) -> None:
 
 
 def deliver(job: Job) -> None:
-    """Mark the machine on its host: from now on only a delete or a rebuild of its customer removes anything.
+    """Mark the machine on its host: from now on only what its customer orders removes anything.
 
     Before the row says active, and not after: what the row says may be lost in a restore.
     """
@@ -317,7 +264,7 @@ def check_host(job: Job) -> None:
 
 K = OperationKind
 
-WORKFLOWS: dict[OperationKind | HostOperationKind, tuple[Step, ...]] = {
+WORKFLOWS: dict[Kind, tuple[Step, ...]] = {
     K.CREATE: (
         fetch_image,
         *map(never_delivered, (make_disk, write_seed, define)),
@@ -353,18 +300,37 @@ WORKFLOWS: dict[OperationKind | HostOperationKind, tuple[Step, ...]] = {
         adopt,
         remove_old_disk,
     ),
+    # As a rebuild, but that a server that was off stays off.
+    K.RESTORE: (
+        check_machine,
+        clear_disks,
+        make_disk,
+        switch_off,
+        write_seed,
+        define,
+        power_on_again,
+        await_guest_again,
+        deliver,
+        adopt,
+        remove_old_disk,
+    ),
     K.SUSPEND: (shut_down,),
     K.UNSUSPEND: (write_seed, define, power_on_again, await_guest_again),
     K.DELETE: (remove_machine, release_claims),
     HostOperationKind.CHECK: (check_host,),
+    BackupOperationKind.TAKE: (begin_backup, await_backup, store_backup, end_backup),
+    BackupOperationKind.VERIFY: (read_again,),
+    BackupOperationKind.REMOVE: (clear_host, remove_backup),
 }
 
 # Once the rest is done: neither a deadline nor an error is a reason to call the operation failed.
-TRIED_UNTIL_DONE = {remove_old_disk.__name__}
+TRIED_UNTIL_DONE = {remove_old_disk.__name__, end_backup.__name__}
 
-UNDO_STEPS: dict[OperationKind | HostOperationKind, tuple[Step, ...]] = {
+UNDO_STEPS: dict[Kind, tuple[Step, ...]] = {
     K.CREATE: (remove_attempt, release_claims),
     K.REBOOT: (power_on_as_before,),
     K.RESIZE: (return_claims, define, power_on_as_before),
     K.REBUILD: (return_to_old_disk, define, power_on_as_before, remove_old_disk),
+    K.RESTORE: (return_to_old_disk, define, power_on_as_before, remove_old_disk),
+    BackupOperationKind.TAKE: (abandon_backup,),
 }

@@ -8,6 +8,8 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from typing import Any
 
+from backups.kinds import BackupStatus
+from backups.models import Backup
 from servers.models import Operation, Server
 from servers.states import ServerStatus
 
@@ -28,9 +30,23 @@ class StatusChange:
     operation: Operation | None = None
 
 
+@dataclass(frozen=True)
+class BackupChange:
+    """A backup was completed, failed or was removed.
+
+    ``server`` is the row of its server as it was read under its lock; None if there was never one.
+    """
+
+    backup: Backup
+    server: Server | None
+    after: BackupStatus
+
+
 Listener = Callable[[StatusChange], None]
+BackupListener = Callable[[BackupChange], None]
 
 _listeners: list[Listener] = []
+_backup_listeners: list[BackupListener] = []
 
 
 def listen(listener: Listener) -> None:
@@ -41,4 +57,15 @@ def listen(listener: Listener) -> None:
 
 def announce(change: StatusChange) -> None:
     for listener in _listeners:
+        listener(change)
+
+
+def listen_to_backups(listener: BackupListener) -> None:
+    """Register a listener for all further ends of backups.  Registering twice has no further effect."""
+    if listener not in _backup_listeners:
+        _backup_listeners.append(listener)
+
+
+def announce_backup(change: BackupChange) -> None:
+    for listener in _backup_listeners:
         listener(change)

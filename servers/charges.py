@@ -8,15 +8,17 @@ from collections.abc import Iterator
 
 from django.db.models import Exists, OuterRef, QuerySet
 
+from backups.kinds import BackupKind, BackupStatus
+from backups.models import Backup
 from billing import meters
 from billing.ledger_audit import Code
 from billing.meters import Subject
 from billing.models import Meter
 from billing.prices import FREE, MeterState
 from core.findings import Finding
-from servers.changes import StatusChange
+from servers.changes import BackupChange, StatusChange
 from servers.models import Server
-from servers.prices import BACKUPS, SUBJECT, USAGE, Prices, prices_of
+from servers.prices import BACKUPS, SUBJECT, USAGE, Prices, price_of_backups, prices_of
 from servers.states import FREE_STATUSES, ServerStatus, SuspensionReason
 from servers.wishes import ResizeWish
 
@@ -58,6 +60,17 @@ def follow(change: StatusChange) -> None:
         meters.keep(subject_of(server), after, prices)
 
 
+def follow_backup(change: BackupChange) -> None:
+    """Sell a server its backups from the first automatic one on that is complete."""
+    server = change.server
+    is_first = change.after == BackupStatus.COMPLETED and change.backup.kind == BackupKind.AUTOMATIC
+    if not is_first or server is None or not server.backups_enabled:
+        return
+    sold = sold_at(server)
+    if sold[BACKUPS] == FREE:
+        change_prices(server, {BACKUPS: price_of_backups(sold[USAGE])})
+
+
 def change_prices(server: Server, prices: Prices) -> None:
     """Sell components of a server at these prices from now on."""
     meters.keep(subject_of(server), state_in(ServerStatus(server.status), server.suspended_for), prices)
@@ -80,7 +93,7 @@ def _prices_adopted(change: StatusChange) -> Prices:
     if not isinstance(wish, ResizeWish):
         return {}
     usage = wish.prices[USAGE]
-    return prices_of(usage.hourly, usage.monthly, backups=change.server.backups_enabled)
+    return prices_of(usage.hourly, usage.monthly, backups=sold_at(change.server)[BACKUPS] != FREE)
 
 
 def findings() -> Iterator[Finding]:
@@ -89,7 +102,12 @@ def findings() -> Iterator[Finding]:
     for server in Server.objects.exclude(has_meter).order_by("pk").iterator():
         if _state_of(server) == MeterState.RUNNING:
             yield Finding(Code.METER_MISSING, f"server {server.pk}", f"is {server.status} and not metered")
-    with_backups = Server.objects.filter(has_meter, backups_enabled=True).exclude(Exists(_meters(BACKUPS)))
+    whole = Backup.objects.filter(
+        server_id=OuterRef("pk"), kind=BackupKind.AUTOMATIC, status=BackupStatus.COMPLETED
+    )
+    with_backups = Server.objects.filter(has_meter, Exists(whole), backups_enabled=True).exclude(
+        Exists(_meters(BACKUPS))
+    )
     for server in with_backups.order_by("pk").iterator():
         yield Finding(Code.METER_MISSING, f"server {server.pk}", "has backups, and they are not metered")
     yield from _states()

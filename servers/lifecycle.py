@@ -18,21 +18,25 @@ from django.db.models import Exists, F, OuterRef, Q, QuerySet
 from django.db.models.functions import Coalesce, Now
 
 from accounts import actors
+from backups.kinds import BackupStatus, Verified
+from backups.models import Backup
 from core import leases
 from core.errors import NotAllowedNow, NotFound, OperationInProgress
 from core.leases import LeaseLost as LeaseLost  # for those who call what is here
 from core.written import take_over
 from inventory.models import Hypervisor
-from servers.changes import StatusChange, announce
+from servers.changes import BackupChange, StatusChange, announce, announce_backup
 from servers.lanes import lane_of
 from servers.models import Operation, Server
 from servers.states import (
+    BACKUP_RULES,
     CHANGEABLE,
     GONE,
     HOST_DEADLINES,
     OPEN_OPERATION,
     RULES,
     STATUS_OF_POWER,
+    BackupOperationKind,
     HostOperationKind,
     OperationKind,
     OperationStatus,
@@ -42,7 +46,7 @@ from servers.states import (
     refusal,
     status_after_failure,
 )
-from servers.wishes import RebuildWish, ResizeWish, Wish, column_of
+from servers.wishes import CreateWish, Kind, RebuildWish, ResizeWish, RestoreWish, Wish, column_of
 
 UNDO = "undo"  # the step of an operation that was given up
 NOTHING = Wish()
@@ -100,10 +104,10 @@ def request(
     return operation
 
 
-def open_create(server: Server) -> Operation:
+def open_create(server: Server, wish: CreateWish) -> Operation:
     """Open the operation that makes a new server, which is announced with it."""
     status = ServerStatus.PROVISIONING
-    operation = _open(server, OperationKind.CREATE, status, NOTHING)
+    operation = _open(server, OperationKind.CREATE, status, wish)
     announce(StatusChange(server, before=None, after=status, operation=operation))
     return operation
 
@@ -113,15 +117,23 @@ def request_of_host(hypervisor: Hypervisor, kind: HostOperationKind, wish: Wish 
     return _insert(kind, wish, HOST_DEADLINES[kind], hypervisor=hypervisor)
 
 
+def request_of_backup(
+    backup: Backup, kind: BackupOperationKind, hypervisor_id: int | None = None
+) -> Operation:
+    """Open an operation of the current actor on a backup.  Refuses a second one (OperationInProgress)."""
+    return _insert(kind, NOTHING, BACKUP_RULES[kind].deadline, backup=backup, hypervisor_id=hypervisor_id)
+
+
 def _open(server: Server, kind: OperationKind, before: ServerStatus, wish: Wish) -> Operation:
     where = server.home.hypervisor_id if server.home else None
     about = {"server": server, "hypervisor_id": where, "status_before": before}
-    return _insert(kind, wish, RULES[kind].deadline, **about)
+    # A disk that is made from a backup takes as long in a new server as in a restore.
+    from_backup = isinstance(wish, CreateWish) and wish.backup_id is not None
+    deadline = RULES[OperationKind.RESTORE if from_backup else kind].deadline
+    return _insert(kind, wish, deadline, **about)
 
 
-def _insert(
-    kind: OperationKind | HostOperationKind, wish: Wish, deadline: timedelta | None, **about: Any
-) -> Operation:
+def _insert(kind: Kind, wish: Wish, deadline: timedelta | None, **about: Any) -> Operation:
     try:
         with transaction.atomic():
             operation = Operation.objects.create(
@@ -134,7 +146,7 @@ def _insert(
     except IntegrityError as error:
         if "one_open_operation" not in str(error):
             raise
-        raise OperationInProgress("Another operation on this server or host has not finished yet.") from None
+        raise OperationInProgress("Another operation on this has not finished yet.") from None
     take_over(operation, {"deadline_at": deadline and Now()})
     return operation
 
@@ -154,8 +166,7 @@ def begin(operation_id: int) -> Operation | None:
     """
     operation = Operation.objects.select_related("hypervisor").get(pk=operation_id)
     begun = {"status": OperationStatus.RUNNING, "started_at": Coalesce("started_at", Now())}
-    lane = lane_of(operation.hypervisor) if operation.hypervisor else None
-    if not leases.take(operation, lease=lease(), lane=lane, **begun):
+    if not leases.take(operation, lease=lease(), lane=lane_of(operation), **begun):
         return None
     # Only what every workflow reads: with each joined table Postgres plans longer.
     return Operation.objects.select_related(
@@ -192,6 +203,16 @@ def is_overdue(operation: Operation) -> bool:
     )
 
 
+def backups_ahead(operation: Operation) -> int:
+    """How many backups on the same host were begun before this one and are not over."""
+    return Operation.objects.filter(
+        Operation.OPEN,
+        hypervisor=operation.hypervisor_id,
+        kind=BackupOperationKind.TAKE,
+        started_at__lt=operation.started_at,
+    ).count()
+
+
 def seconds_in_step(operation: Operation) -> float:
     """How long the step that is under way has taken so far, all attempts together."""
     spent = Now() - F("step_since")
@@ -203,13 +224,20 @@ def renew(operation: Operation) -> None:
     leases.renew(operation, lease())
 
 
-def postpone(operation: Operation, delay_s: float, *, retry_detail: str = "") -> None:
+def postpone(
+    operation: Operation, delay_s: float, *, retry_detail: str = "", from_the_start: bool = False
+) -> None:
     """Let go of the operation and have it done no sooner than ``delay_s`` seconds from now.
 
     ``retry_detail``: it is put off because something failed that may pass; for staff.
+    ``from_the_start``: with its first step, and not with the step that was under way.
     """
-    retry = {"retries": operation.retries + 1, "error_detail": retry_detail} if retry_detail else {}
-    leases.postpone(operation, delay_s, status=OperationStatus.QUEUED, **retry)
+    changes: dict[str, Any] = {"status": OperationStatus.QUEUED}
+    if retry_detail:
+        changes |= {"retries": operation.retries + 1, "error_detail": retry_detail}
+    if from_the_start:
+        changes["step"] = ""
+    leases.postpone(operation, delay_s, **changes)
 
 
 def note(operation: Operation, sentence: str) -> None:
@@ -252,7 +280,10 @@ def forget_failure(operation: Operation, *, detail: str) -> None:
 
 @transaction.atomic
 def succeed(operation: Operation) -> None:
-    """Close the operation and give its server the status that RULES promises for its kind."""
+    """Close the operation and give its subject the status that the tables promise for its kind."""
+    if operation.backup_id is not None:
+        _end_backup(operation, OperationStatus.SUCCEEDED)
+        return
     if operation.server_id is None:
         _close(operation, OperationStatus.SUCCEEDED, progress=100)
         return
@@ -266,7 +297,10 @@ def succeed(operation: Operation) -> None:
 
 @transaction.atomic
 def fail(operation: Operation, power: PowerState) -> None:
-    """Close an operation that was given up.  Its server's status is the table's, or what the host says."""
+    """Close an operation that was given up.  Its subject's status is the table's, or what the host says."""
+    if operation.backup_id is not None:
+        _end_backup(operation, OperationStatus.FAILED)
+        return
     if operation.server_id is None:
         _close(operation, OperationStatus.FAILED)
         return
@@ -275,6 +309,38 @@ def fail(operation: Operation, power: PowerState) -> None:
     before = ServerStatus(operation.status_before)
     status = status_after_failure(OperationKind(operation.kind), before, power)
     _write(server, operation, status=status, **_suspension(server, status), **_observation(power))
+
+
+def _end_backup(operation: Operation, ended: OperationStatus) -> None:
+    """Close an operation about a backup and give the backup the status of the table."""
+    backup, rule = operation.subject_backup, BACKUP_RULES[BackupOperationKind(operation.kind)]
+    server = Server.objects.select_for_update().filter(pk=backup.server_id).first()
+    has_succeeded = ended == OperationStatus.SUCCEEDED
+    _close(operation, ended, **({"progress": 100} if has_succeeded else {}))
+    after = rule.succeeds_in if has_succeeded else rule.fails_in
+    if after is None:
+        return
+    if operation.kind == BackupOperationKind.VERIFY:
+        if has_succeeded:
+            Backup.objects.filter(pk=backup.pk).update(
+                verified_at=Now(), verified_by=Verified.READ, damage=""
+            )
+        return
+    changes: dict[str, Any] = {"status": after}
+    if after == BackupStatus.COMPLETED:
+        changes |= {"completed_at": Now(), "verified_at": Now(), "verified_by": Verified.READ}
+    if after == BackupStatus.FAILED:
+        changes |= {"error_code": operation.error_code, "message": operation.message}
+    Backup.objects.filter(pk=backup.pk).update(**changes)
+    announce_backup(BackupChange(Backup.objects.get(pk=backup.pk), server, after))
+
+
+@transaction.atomic
+def record_backup(operation: Operation, **columns: Any) -> None:
+    """Write down about a backup what its worker learned while it took it.  Raises LeaseLost."""
+    renew(operation)
+    Backup.objects.filter(pk=operation.subject_backup.pk).update(**columns)
+    take_over(operation.subject_backup, columns)
 
 
 @transaction.atomic
@@ -291,7 +357,7 @@ def keep_suspended(server: Server, reason: SuspensionReason) -> bool:
 
 @transaction.atomic
 def adopt(operation: Operation) -> None:
-    """Give the server the plan or the system that the operation was asked for.
+    """Give the server the plan, the system or the disk that the operation was asked for.
 
     A plan comes at the price of the day when it was ordered: billing is told of it.  May be repeated.
     """
@@ -301,7 +367,20 @@ def adopt(operation: Operation) -> None:
         case ResizeWish(plan_id=plan_id):
             changes: dict[str, Any] = {"plan_id": plan_id}
         case RebuildWish(os_version_id=os_version_id, image_id=image_id, disk_number=disk_number):
-            changes = {"os_version_id": os_version_id, "base_image_id": image_id, "disk_number": disk_number}
+            changes = {
+                "os_version_id": os_version_id,
+                "base_image_id": image_id,
+                "disk_number": disk_number,
+                "disk_needs_image": True,
+            }
+        case RestoreWish(backup_id=backup_id, disk_number=disk_number):
+            restored = Backup.objects.get(pk=backup_id)
+            changes = {
+                "os_version_id": restored.os_version_id,
+                "base_image_id": restored.base_image_id,
+                "disk_number": disk_number,
+                "disk_needs_image": False,
+            }
         case _:
             return
     _write(server, operation, **changes)

@@ -10,6 +10,7 @@ from django.db.models import Exists, F, OuterRef, Q
 from django.db.models.functions import Now
 
 from accounts.models import Account, ActorColumns
+from backups.models import Backup
 from core.errors import NotAllowedNow
 from core.leases import LeasedWork, under_way
 from images.models import Image
@@ -17,6 +18,7 @@ from inventory.models import Hypervisor, Placement, Port
 from plans.models import SIZES, Location, OsVersion, Plan
 from servers.states import (
     OPEN_OPERATION,
+    BackupOperationKind,
     HostOperationKind,
     OperationKind,
     OperationStatus,
@@ -24,7 +26,7 @@ from servers.states import (
     ServerStatus,
     SuspensionReason,
 )
-from servers.wishes import Wish, wish_of
+from servers.wishes import Kind, Wish, wish_of
 
 
 def _choices(words: type[StrEnum]) -> list[tuple[str, str]]:
@@ -51,6 +53,9 @@ class Server(models.Model):
     disk_number = models.PositiveIntegerField(
         default=1, editable=False, help_text="Which disk is its own: each rebuild makes the next one."
     )
+    disk_needs_image = models.BooleanField(
+        default=True, editable=False, help_text="A disk that was made from a backup stands alone."
+    )
     location = models.ForeignKey(Location, models.PROTECT)
     home = models.OneToOneField(
         Placement, models.PROTECT, null=True, editable=False, help_text="Its claim on the host that it is on."
@@ -72,6 +77,9 @@ class Server(models.Model):
     )
     authorized_keys = models.JSONField(default=list, editable=False)
     backups_enabled = models.BooleanField(default=False)
+    backup_due_at = models.DateTimeField(
+        null=True, editable=False, help_text="When the next automatic backup begins. Empty: none."
+    )
 
     status = models.CharField(max_length=16, choices=_choices(ServerStatus), editable=False)
     power_state = models.CharField(
@@ -107,6 +115,9 @@ class Server(models.Model):
         ordering = ["-id"]
         indexes = [
             models.Index(fields=["account", "-id"], condition=Q(deleted_at=None), name="servers_of_account"),
+            models.Index(
+                fields=["backup_due_at"], condition=Q(backup_due_at__isnull=False), name="backups_due"
+            ),
         ]
         constraints = [
             models.CheckConstraint(
@@ -155,15 +166,15 @@ class SoldPlan(Plan):
 
 
 class WrongSubject(ValueError):
-    """An operation about a host was taken for one about a server, or the other way round: a bug of ours."""
+    """An operation was taken for one about something else, a host for a server, say: a bug of ours."""
 
 
 class Operation(LeasedWork, ActorColumns):
-    """One thing asked of one server or of one host: the customer's receipt, the worker's order.
+    """One thing asked of one server, one host or one backup: the customer's receipt, the worker's order.
 
     Operations are never edited back or deleted; together they are the history of
     their subject.  The constraints are the lock: a server does one thing at a time, and
-    so does a host.
+    so do a host and a backup.
     """
 
     OPEN = Q(status__in=sorted(OPEN_OPERATION))
@@ -174,7 +185,10 @@ class Operation(LeasedWork, ActorColumns):
         models.PROTECT,
         null=True,
         related_name="operations",
-        help_text="What it is about; none: it is about the host.",
+        help_text="What it is about; none: it is about the host, or a backup.",
+    )
+    backup = models.ForeignKey(
+        Backup, models.PROTECT, null=True, related_name="operations", help_text="What it is about."
     )
     hypervisor = models.ForeignKey(
         Hypervisor,
@@ -183,7 +197,14 @@ class Operation(LeasedWork, ActorColumns):
         related_name="operations",
         help_text="Where the work is done; none for a server that held no place when this was ordered.",
     )
-    kind = models.CharField(max_length=16, choices=[*_choices(OperationKind), *_choices(HostOperationKind)])
+    kind = models.CharField(
+        max_length=16,
+        choices=[
+            *_choices(OperationKind),
+            *_choices(HostOperationKind),
+            *_choices(BackupOperationKind),
+        ],
+    )
     wish = models.JSONField(default=dict, help_text="See servers/wishes.py.")
     status = models.CharField(
         max_length=16, choices=_choices(OperationStatus), default=OperationStatus.QUEUED
@@ -216,12 +237,19 @@ class Operation(LeasedWork, ActorColumns):
             ),
             models.UniqueConstraint(
                 fields=["hypervisor"],
-                condition=Q(server=None, status__in=sorted(OPEN_OPERATION)),
+                condition=Q(server=None, backup=None, status__in=sorted(OPEN_OPERATION)),
                 name="one_open_operation_per_host",
             ),
+            models.UniqueConstraint(
+                fields=["backup"],
+                condition=Q(status__in=sorted(OPEN_OPERATION)),
+                name="one_open_operation_per_backup",
+            ),
             models.CheckConstraint(
-                condition=Q(server__isnull=False) | Q(hypervisor__isnull=False),
-                name="an_operation_is_about_something",
+                condition=Q(server__isnull=False, backup=None)
+                | Q(server=None, backup__isnull=False)
+                | Q(server=None, backup=None, hypervisor__isnull=False),
+                name="an_operation_is_about_one_thing",
             ),
         ]
         indexes = [
@@ -246,42 +274,58 @@ class Operation(LeasedWork, ActorColumns):
 
     @classmethod
     def may_begin(cls) -> Q:
-        """No worker still holds another operation on the same server, such as one that a delete cancelled."""
-        others = under_way(cls.objects.filter(server=OuterRef("server"))).exclude(pk=OuterRef("pk"))
-        return Q(~Exists(others))
+        """No worker still holds another operation on the same server, such as one that a delete cancelled.
+
+        The same holds for a backup.
+        """
+        others = under_way(cls.objects.exclude(pk=OuterRef("pk")))
+        of_server = others.filter(server=OuterRef("server"))
+        of_backup = others.filter(backup=OuterRef("backup"))
+        return Q(~Exists(of_server)) & Q(~Exists(of_backup))
 
     @property
-    def subject(self) -> Server | Hypervisor:
-        return self.subject_hypervisor if self.server_id is None else self.subject_server
+    def subject(self) -> Server | Hypervisor | Backup:
+        return self.server or self.backup or self.subject_hypervisor
 
     @property
     def subject_server(self) -> Server:
         """The server that it is about.  Raises WrongSubject."""
         if self.server is None:
-            raise WrongSubject(f"{self} is about a host")
+            raise WrongSubject(f"{self} is not about a server")
         return self.server
 
     @property
     def subject_server_id(self) -> int:
         """Asks the database nothing.  Raises WrongSubject."""
         if self.server_id is None:
-            raise WrongSubject(f"{self} is about a host")
+            raise WrongSubject(f"{self} is not about a server")
         return self.server_id
 
     @property
     def subject_hypervisor(self) -> Hypervisor:
         """The host that it is about.  Raises WrongSubject."""
-        if self.server_id is not None or self.hypervisor is None:
-            raise WrongSubject(f"{self} is about a server")
+        if self.server_id is not None or self.backup_id is not None or self.hypervisor is None:
+            raise WrongSubject(f"{self} is not about a host")
         return self.hypervisor
 
     @property
+    def subject_backup(self) -> Backup:
+        """The backup that it is about.  Raises WrongSubject."""
+        if self.backup is None:
+            raise WrongSubject(f"{self} is not about a backup")
+        return self.backup
+
+    @property
     def subject_name(self) -> str:
-        """For logs: ``server <uuid>`` or ``host <name>``."""
+        """For logs: ``server <uuid>``, ``backup <uuid>`` or ``host <name>``."""
+        if self.backup:
+            return f"backup {self.backup.uuid}"
         return f"server {self.server.uuid}" if self.server else f"host {self.hypervisor}"
 
     @property
-    def typed_kind(self) -> OperationKind | HostOperationKind:
+    def typed_kind(self) -> Kind:
+        if self.backup_id is not None:
+            return BackupOperationKind(self.kind)
         return HostOperationKind(self.kind) if self.server_id is None else OperationKind(self.kind)
 
     @property

@@ -1,12 +1,14 @@
 """Named querysets."""
 
-from collections.abc import Iterator
+from collections.abc import Collection, Iterator
 from datetime import timedelta
 
 from django.db.models import Count, F, Q, QuerySet
 
 from accounts.actors import system_actor
 from accounts.models import Account
+from backups.kinds import BackupKind
+from backups.models import Backup
 from core import leases
 from core.api.references import named_by
 from core.errors import NotFound
@@ -17,6 +19,8 @@ from servers.models import Operation, Server
 from servers.states import AT_REST, OPEN_OPERATION, OperationKind, ServerStatus
 from servers.wishes import RebuildWish
 
+BACKUPS = frozenset({BackupKind.AUTOMATIC, BackupKind.MANUAL})
+SNAPSHOTS = frozenset({BackupKind.SNAPSHOT})
 RECONCILE = system_actor("reconcile")
 MOST_STARTS = 5  # starts by reconcile within an hour
 
@@ -34,6 +38,20 @@ def one_server_of(account: Account, reference: str) -> Server:
     return found
 
 
+def backups_of(account: Account, kinds: Collection[BackupKind]) -> QuerySet[Backup]:
+    """An account's backups of these kinds, newest first, without those whose deletion was accepted."""
+    return Backup.objects.filter(account=account, kind__in=kinds, deleted_at=None).order_by("-pk")
+
+
+def one_backup_of(account: Account, reference: str, kinds: Collection[BackupKind]) -> Backup:
+    """A backup of this account by id or uuid.  Raises NotFound, for somebody else's just as for nobody's."""
+    found = backups_of(account, kinds).filter(named_by(reference)).select_related("account").first()
+    if found is None:
+        what = "snapshot" if BackupKind.SNAPSHOT in kinds else "backup"
+        raise NotFound(f"There is no such {what} in this account.")
+    return found
+
+
 def operations_of(account: Account) -> QuerySet[Operation]:
     """The history of an account's servers, newest first; that of deleted ones stays readable."""
     return Operation.objects.filter(server__account=account).order_by("-pk")
@@ -47,8 +65,9 @@ def due_operations(late: timedelta) -> QuerySet[Operation]:
 def waiting_operations(late: timedelta) -> Iterator[Operation]:
     """For each host with room, the operation that waits for it: its wake-up was lost with a worker."""
     waiting = leases.due(Operation.objects.filter(waits=True), late=late)
-    for host in Hypervisor.objects.filter(pk__in=waiting.values("hypervisor")):
-        lane = lane_of(host)
+    on_hosts = waiting.exclude(hypervisor=None).annotate(is_backup=Q(backup__isnull=False))
+    one_of_each_lane = on_hosts.order_by("hypervisor_id", "is_backup").distinct("hypervisor_id", "is_backup")
+    for lane in filter(None, map(lane_of, one_of_each_lane.select_related("hypervisor"))):
         first = (
             leases.due(lane.rows, late=late).filter(Operation.may_begin(), lane.has_seat, waits=True).first()
         )
@@ -120,7 +139,8 @@ def images_needed_on(hypervisor: Hypervisor) -> set[int]:
         hypervisor=hypervisor, kind=OperationKind.REBUILD, status__in=OPEN_OPERATION
     )
     wanted = {wish.image_id for wish in (row.typed_wish for row in rebuilds) if isinstance(wish, RebuildWish)}
-    there = Server.objects.filter(Q(home__hypervisor=hypervisor) | Q(incoming__hypervisor=hypervisor))
+    here = Q(home__hypervisor=hypervisor) | Q(incoming__hypervisor=hypervisor)
+    there = Server.objects.filter(here, disk_needs_image=True)
     based_on = there.order_by().values_list("base_image", flat=True).distinct()
     on_offer = versions_on_offer().values_list("image", flat=True)
     return wanted | set(based_on) | {pk for pk in on_offer if pk is not None}

@@ -15,6 +15,7 @@ from django.db.models.functions import Now
 
 from accounts.models import Account, SshKey
 from accounts.services import record_use
+from backups.models import Backup
 from billing import ledger, meters
 from billing.prices import FREE
 from billing.runway import require_grace
@@ -28,8 +29,9 @@ from inventory.offers import locations_with_room
 from inventory.services import claim, make_port, release, remove_port, resize
 from plans.catalogue import locations
 from plans.models import Location, OsVersion, Plan
-from servers import charges, lifecycle
-from servers.lanes import operations_on
+from servers import backup_schedule, charges, lifecycle
+from servers.copies import has_automatic_backup, require_available, require_restorable
+from servers.lanes import neighbours_of
 from servers.limits import require_within_limits
 from servers.models import Operation, ResourceUsage, Server
 from servers.prices import BACKUPS, USAGE, price_of_backups, prices_of_plan
@@ -43,7 +45,7 @@ from servers.states import (
     ServerStatus,
     SuspensionReason,
 )
-from servers.wishes import ResizeWish, Size, rebuild_with, resize_to
+from servers.wishes import CreateWish, ResizeWish, Size, rebuild_with, resize_to
 
 log = logging.getLogger(__name__)
 P = ParamSpec("P")
@@ -77,23 +79,30 @@ def create_server(
     hostname: str = "",
     ssh_keys: Sequence[SshKey] = (),
     backups_enabled: bool = False,
+    backup: Backup | None = None,
 ) -> Server:
     """Claim what the plan needs and order the server to be made.
+
+    Its disk starts from the system's image, or from a backup that has this system.
 
     When this returns, host, memory, disk and addresses are this server's.
     Refuses with InsufficientCredits or NoCapacity, and what is beyond the account's limits.
     """
+    if backups_enabled:
+        require_available(location, field="backups_enabled")
     account = ledger.locked(account)
     require_within_limits(account)
-    prices = prices_of_plan(plan, backups=backups_enabled)
-    require_runway(account, more=meters.per_hour(prices))
+    if backup is not None:
+        require_restorable(backup, account=account, disk_gib=plan.disk_gib)
+    require_runway(account, more=meters.per_hour(prices_of_plan(plan, backups=backups_enabled)))
     server = Server.objects.create(
         account=account,
         name=name,
         hostname=hostname or name,
         plan=plan,
         os_version=os_version,
-        base_image=os_version.image_to_start_from,
+        base_image=os_version.image_to_start_from if backup is None else backup.base_image,
+        disk_needs_image=backup is None,
         location=location,
         home=claim(location, **_size_of(plan)),
         port=make_port(location),
@@ -101,16 +110,18 @@ def create_server(
         backups_enabled=backups_enabled,
         status=ServerStatus.PROVISIONING,
     )
+    if backups_enabled:
+        backup_schedule.begin(server)
     record_use(ssh_keys)
-    charges.sell(server, prices)
+    charges.sell(server, prices_of_plan(plan, backups=False))  # backups cost from the first one on
     server.usage = ResourceUsage.objects.create(server=server)
-    wake(lifecycle.open_create(server))
+    wake(lifecycle.open_create(server, CreateWish(backup_id=None if backup is None else backup.pk)))
     return server
 
 
 def start_server(*, server: Server) -> Operation:
     """Order a stopped server to be started."""
-    return _order_within_grace(server, OperationKind.START)
+    return order_within_grace(server, OperationKind.START)
 
 
 def stop_server(*, server: Server) -> Operation:
@@ -120,7 +131,7 @@ def stop_server(*, server: Server) -> Operation:
 
 def reboot_server(*, server: Server) -> Operation:
     """Order an active server to be shut down by its guest and started again."""
-    return _order_within_grace(server, OperationKind.REBOOT)
+    return order_within_grace(server, OperationKind.REBOOT)
 
 
 def hard_stop_server(*, server: Server) -> Operation:
@@ -136,7 +147,7 @@ def resize_server(*, server: Server, plan: Plan) -> Operation:
     OperationInProgress, InsufficientCredits or NoCapacity.
     """
     account = ledger.locked(server.account)
-    now_there = _locked(server)
+    now_there = locked_server(server)
     if plan == now_there.plan:
         raise Refusal("The server has this plan already.", code="same_plan", field="plan")
     if now_there.home is not None and plan.disk_gib < now_there.home.disk_gib:
@@ -144,7 +155,7 @@ def resize_server(*, server: Server, plan: Plan) -> Operation:
             "A disk cannot shrink: choose a plan with as much storage.", code="disk_shrinks", field="plan"
         )
     held = Size(**_size_of(now_there.home)) if now_there.home else None
-    operation = _order_within_grace(server, OperationKind.RESIZE, wish=resize_to(plan, held=held))
+    operation = order_within_grace(server, OperationKind.RESIZE, wish=resize_to(plan, held=held))
     wished = meters.per_hour(prices_of_plan(plan, backups=now_there.backups_enabled))
     if wished > meters.per_hour(charges.sold_at(now_there)):
         require_runway(account)
@@ -160,9 +171,9 @@ def rebuild_server(*, server: Server, os_version: OsVersion) -> Operation:
 
     A rebuild that fails leaves the server as it was, with its disk.
     """
-    next_disk = _locked(server).disk_number + 1
+    next_disk = locked_server(server).disk_number + 1
     wish = rebuild_with(os_version, disk_number=next_disk)
-    return _order_within_grace(server, OperationKind.REBUILD, wish=wish)
+    return order_within_grace(server, OperationKind.REBUILD, wish=wish)
 
 
 @transaction.atomic
@@ -204,10 +215,13 @@ def update_server(
 ) -> Server:
     """Change the given fields.  A new hostname reaches the guest at its next boot.
 
-    Refuses with InsufficientCredits when backups are enabled that cannot be paid.
+    Refuses with InsufficientCredits when backups are enabled that cannot be paid, and with
+    ``backups_unavailable`` where none can be taken.
     """
+    if backups_enabled and not server.backups_enabled:
+        require_available(server.location, field="backups_enabled")
     account = ledger.locked(server.account)
-    now_there = _locked(server)
+    now_there = locked_server(server)
     given = {"name": name, "hostname": hostname, "backups_enabled": backups_enabled}
     changes: dict[str, Any] = {field: value for field, value in given.items() if value is not None}
     if changes:
@@ -218,9 +232,11 @@ def update_server(
         if name not in {None, now_there.name}:
             now_there.name = changes["name"]
             charges.rename(now_there)
+            Backup.objects.filter(server_id=server.pk).update(server_name=changes["name"])
         take_over(server, changes)
     if "name" in changes and server.home_id is not None:
-        _send("provisioning.rename", server.pk, server.location_id)
+        queue = queues.at(locations[server.location_id].code)
+        send_on_commit("provisioning.rename", server.pk, queue=queue)
     return server
 
 
@@ -282,10 +298,11 @@ def check_hypervisor(*, hypervisor: Hypervisor) -> Operation:
 def let_go(*, operation: Operation) -> None:
     """Record that the worker of a cancelled operation has stopped; operations that waited for it begin."""
     lifecycle.let_go(operation)
-    if operation.server_id is None:
+    if operation.server_id is None and operation.backup_id is None:
         return
-    waiting = Operation.objects.filter(server=operation.server_id, status=OperationStatus.QUEUED)
-    for successor in waiting.select_related("server"):
+    same = {"server": operation.server_id} if operation.server_id else {"backup": operation.backup_id}
+    waiting = Operation.objects.filter(**same, status=OperationStatus.QUEUED)
+    for successor in waiting.select_related("server", "backup"):
         wake(successor)
 
 
@@ -293,7 +310,7 @@ def wake_next(operation: Operation) -> None:
     """Wake the operation that waited for this operation, or for a seat on the same host."""
     if operation.hypervisor_id is None:
         return
-    if waiting := next_waiting(operations_on(operation.hypervisor_id)):
+    if waiting := next_waiting(neighbours_of(operation)):
         wake(waiting)
 
 
@@ -301,11 +318,16 @@ def wake(operation: Operation, *, delay_s: float = 0) -> None:
     """Have a worker look at an operation.  May be repeated."""
     # Named, not imported: servers must not know who carries operations out.  If the
     # message is lost the row is not, and provisioning's scheduler finds it.
-    where = operation.subject.location_id
-    _send("provisioning.carry_out", operation.pk, where, delay_s)
+    send_on_commit("provisioning.carry_out", operation.pk, queue=queue_of(operation), delay_s=delay_s)
 
 
-def _locked(server: Server) -> Server:
+def queue_of(operation: Operation) -> str:
+    """The queue of the workers that carry an operation out."""
+    code = locations[operation.subject.location_id].code
+    return queues.at(code) if operation.backup_id is None else queues.at(code, queues.BACKUPS)
+
+
+def locked_server(server: Server) -> Server:
     """The server's row, locked and read again.  Raises NotFound for a deleted server."""
     now_there = servers_of(server.account).select_for_update().filter(pk=server.pk).first()
     if now_there is None:
@@ -314,11 +336,19 @@ def _locked(server: Server) -> Server:
 
 
 def _switch_backups(account: Account, server: Server, *, on: bool) -> None:
-    """Sell a server its backups from now on, or stop to.  Refuses with InsufficientCredits."""
-    usage = charges.sold_at(server)[USAGE]
-    charges.change_prices(server, {BACKUPS: price_of_backups(usage) if on else FREE})
-    if on:
-        require_runway(account)
+    """Have a server backed up from now on, or not any more.  Refuses with InsufficientCredits.
+
+    They cost something as long as there is one: from the first that completes, or at once.
+    """
+    price = price_of_backups(charges.sold_at(server)[USAGE])
+    if not on:
+        backup_schedule.end(server)
+        charges.change_prices(server, {BACKUPS: FREE})
+        return
+    backup_schedule.begin(server)
+    if has_automatic_backup(server):
+        charges.change_prices(server, {BACKUPS: price})
+    require_runway(account)
 
 
 def _size_of(sold: Plan | Placement | ResizeWish | Size) -> dict[str, int]:
@@ -333,7 +363,7 @@ def _order(server: Server, kind: OperationKind, **wanted: Any) -> Operation:
 
 
 @transaction.atomic
-def _order_within_grace(server: Server, kind: OperationKind, **wanted: Any) -> Operation:
+def order_within_grace(server: Server, kind: OperationKind, **wanted: Any) -> Operation:
     """Refuses with InsufficientCredits once the servers of the account are due to be suspended.
 
     An account due for suspension could otherwise keep its servers busy, and never be suspended.
@@ -341,8 +371,3 @@ def _order_within_grace(server: Server, kind: OperationKind, **wanted: Any) -> O
     operation = _order(server, kind, **wanted)
     require_grace(operation.subject_server.account)
     return operation
-
-
-def _send(task: str, row_id: int, location_id: int, delay_s: float = 0) -> None:
-    queue = queues.at(locations[location_id].code)
-    send_on_commit(task, row_id, queue=queue, delay_s=delay_s)

@@ -10,6 +10,8 @@ from datetime import timedelta
 from enum import StrEnum
 from typing import NamedTuple
 
+from backups.kinds import BackupStatus
+
 
 class ServerStatus(StrEnum):
     """What the customer was promised; the provider's words first, then ours."""
@@ -23,6 +25,7 @@ class ServerStatus(StrEnum):
     REBOOTING = "rebooting"
     RESIZING = "resizing"
     REBUILDING = "rebuilding"
+    RESTORING = "restoring"
     SUSPENDING = "suspending"
     UNSUSPENDING = "unsuspending"
     ERROR = "error"
@@ -47,6 +50,7 @@ class OperationKind(StrEnum):
     REBOOT = "reboot"
     RESIZE = "resize"
     REBUILD = "rebuild"
+    RESTORE = "restore"
     SUSPEND = "suspend"
     UNSUSPEND = "unsuspend"
     DELETE = "delete"
@@ -56,6 +60,14 @@ class HostOperationKind(StrEnum):
     """Operations about a hypervisor.  They change no server's status."""
 
     CHECK = "check"  # record its capabilities, capacity and faults now
+
+
+class BackupOperationKind(StrEnum):
+    """Operations about a backup.  They change no server's status, and a server's operations never wait."""
+
+    TAKE = "take_backup"
+    VERIFY = "verify_backup"  # read all of it again
+    REMOVE = "remove_backup"
 
 
 class SuspensionReason(StrEnum):
@@ -105,10 +117,31 @@ RULES: dict[OperationKind, Rule] = {
     K.REBOOT:    Rule(frozenset({S.ACTIVE}),    S.REBOOTING,    S.ACTIVE,    None,    timedelta(minutes=20)),
     K.RESIZE:    Rule(frozenset(CHANGEABLE),    S.RESIZING,     None,        None,    timedelta(minutes=30)),
     K.REBUILD:   Rule(frozenset(CHANGEABLE),    S.REBUILDING,   S.ACTIVE,    None,    timedelta(minutes=30)),
+    K.RESTORE:   Rule(frozenset(CHANGEABLE),    S.RESTORING,    None,        None,    timedelta(hours=6)),
     K.SUSPEND:   Rule(frozenset(CHANGEABLE),    S.SUSPENDING,   S.SUSPENDED, None,    timedelta(minutes=15)),
     K.UNSUSPEND: Rule(frozenset({S.SUSPENDED}), S.UNSUSPENDING, None,        None,    timedelta(minutes=15)),
     K.DELETE:    Rule(frozenset(S) - GONE,      S.DELETING,     S.DELETED,   None,    None),
 }  # fmt: skip
+
+
+class BackupRule(NamedTuple):
+    """The life of one kind of operation about a backup.
+
+    ``fails_in`` and ``deadline`` None mean: tried again until it is done.
+    """
+
+    succeeds_in: BackupStatus
+    fails_in: BackupStatus | None
+    deadline: timedelta | None
+
+
+BACKUP_RULES: dict[BackupOperationKind, BackupRule] = {
+    BackupOperationKind.TAKE: BackupRule(BackupStatus.COMPLETED, BackupStatus.FAILED, timedelta(hours=12)),
+    BackupOperationKind.VERIFY: BackupRule(
+        BackupStatus.COMPLETED, BackupStatus.COMPLETED, timedelta(hours=12)
+    ),
+    BackupOperationKind.REMOVE: BackupRule(BackupStatus.DELETED, None, None),
+}
 
 HOST_DEADLINES: dict[HostOperationKind, timedelta] = {HostOperationKind.CHECK: timedelta(minutes=5)}
 

@@ -1,11 +1,12 @@
-"""The Celery tasks of credits, by the names that others send."""
+"""The Celery tasks of credits and of automatic backups, by the names that others send."""
 
 import logging
 
 from celery import shared_task
 
 from billing import metering
-from servers import dunning
+from core import clock
+from servers import backup_services, dunning
 
 log = logging.getLogger(__name__)
 
@@ -22,3 +23,21 @@ def meter() -> None:
 @shared_task(name="servers.review_account")
 def review_account(account_id: int) -> None:
     dunning.review(account_id)
+
+
+@shared_task(name="servers.take_due_backups")
+def take_due_backups() -> None:
+    backup_services.take_due_backups()
+
+
+@shared_task(name="servers.verify_due_backups")
+def verify_due_backups() -> None:
+    backup_services.verify_due_backups()
+
+
+@shared_task(name="servers.remove_expired_backups")
+def remove_expired_backups() -> None:
+    try:
+        backup_services.remove_expired_backups()
+    except clock.ClocksDiffer as error:
+        log.error("no backups are removed: %s", error)

@@ -12,7 +12,9 @@ import msgspec
 
 from plans.models import OsVersion, Plan
 from servers.prices import USAGE
-from servers.states import HostOperationKind, OperationKind
+from servers.states import BackupOperationKind, HostOperationKind, OperationKind
+
+Kind = OperationKind | HostOperationKind | BackupOperationKind
 
 
 class WishInvalid(ValueError):
@@ -76,18 +78,39 @@ class RebuildWish(Wish, frozen=True):
             raise ValueError("the first disk is a create's")
 
 
-WISHES: dict[OperationKind | HostOperationKind, type[Wish]] = {
-    OperationKind.CREATE: Wish,
+class CreateWish(Wish, frozen=True):
+    """The backup that the first disk is made from; None: the image of the system."""
+
+    backup_id: int | None
+
+
+class RestoreWish(Wish, frozen=True):
+    """The backup to restore, and the number of the disk to be."""
+
+    backup_id: int
+    disk_number: int
+
+    def __post_init__(self) -> None:
+        if self.disk_number < 2:
+            raise ValueError("the first disk is a create's")
+
+
+WISHES: dict[Kind, type[Wish]] = {
+    OperationKind.CREATE: CreateWish,
     OperationKind.START: Wish,
     OperationKind.STOP: Wish,
     OperationKind.HARD_STOP: Wish,
     OperationKind.REBOOT: Wish,
     OperationKind.RESIZE: ResizeWish,
     OperationKind.REBUILD: RebuildWish,
+    OperationKind.RESTORE: RestoreWish,
     OperationKind.SUSPEND: Wish,
     OperationKind.UNSUSPEND: Wish,
     OperationKind.DELETE: Wish,
     HostOperationKind.CHECK: Wish,
+    BackupOperationKind.TAKE: Wish,
+    BackupOperationKind.VERIFY: Wish,
+    BackupOperationKind.REMOVE: Wish,
 }
 
 
@@ -109,7 +132,7 @@ def rebuild_with(os_version: OsVersion, *, disk_number: int) -> RebuildWish:
     return RebuildWish(os_version_id=os_version.pk, image_id=image.pk, disk_number=disk_number)
 
 
-def column_of(kind: OperationKind | HostOperationKind, wish: Wish) -> dict[str, Any]:
+def column_of(kind: Kind, wish: Wish) -> dict[str, Any]:
     """What ``Operation.wish`` keeps.  Raises WishInvalid for a wish that is not of this kind."""
     column: dict[str, Any] = msgspec.to_builtins(wish)
     if wish_of(kind, column) != wish:
@@ -117,7 +140,7 @@ def column_of(kind: OperationKind | HostOperationKind, wish: Wish) -> dict[str, 
     return column
 
 
-def wish_of(kind: OperationKind | HostOperationKind, column: Mapping[str, Any]) -> Wish:
+def wish_of(kind: Kind, column: Mapping[str, Any]) -> Wish:
     """The wish that ``Operation.wish`` keeps.  Raises WishInvalid for anything else."""
     try:
         return msgspec.convert(column, WISHES[kind])

@@ -6,21 +6,24 @@ from uuid import uuid4
 
 import factory
 from django.conf import settings
+from django.utils import timezone
 from factory.django import DjangoModelFactory
 
 from accounts.actors import operator_actor
 from accounts.models import Account
 from accounts.services import issue_token
+from backups.kinds import BackupKind, BackupStatus, Verified
+from backups.models import Backup
 from billing import ledger
 from billing.models import Meter
 from images.models import Image
 from inventory.models import Hypervisor
 from plans.models import Location, OperatingSystem, OsVersion, Plan
-from servers import charges
+from servers import backup_services, charges, lifecycle
 from servers.models import Operation, ResourceUsage, Server
 from servers.prices import SUBJECT, prices_of_plan
 from servers.states import OperationKind, PowerState, ServerStatus
-from servers.wishes import Wish, rebuild_with, resize_to
+from servers.wishes import CreateWish, RestoreWish, Wish, rebuild_with, resize_to
 from webhooks.models import Webhook, WebhookDelivery
 from webhooks.signing import new_secret, seal
 
@@ -159,6 +162,48 @@ class OperationFactory(DjangoModelFactory[Operation]):
     actor_kind, actor_id, actor_label = TESTER.kind, TESTER.id, TESTER.label
 
 
+class BackupFactory(DjangoModelFactory[Backup]):
+    """A whole manual backup of a server.  Nothing of it is in a store."""
+
+    class Meta:
+        model = Backup
+        exclude = ("server",)
+
+    server = factory.SubFactory(ServerFactory)
+    account = factory.SelfAttribute("server.account")
+    server_id = factory.SelfAttribute("server.pk")
+    server_uuid = factory.SelfAttribute("server.uuid")
+    server_name = factory.SelfAttribute("server.name")
+    location = factory.SelfAttribute("server.location")
+    store = factory.LazyFunction(lambda: settings.VPS_BACKUP_STORE)
+    os_version = factory.SelfAttribute("server.os_version")
+    base_image = factory.SelfAttribute("server.base_image")
+    kind = BackupKind.MANUAL
+    status = BackupStatus.COMPLETED
+    disk_number = 1
+    disk_gib = 1
+    was_running = True
+    stored_as = factory.LazyFunction(uuid4)
+    size_bytes = 5_000_000
+    new_bytes = 5_000_000
+    completed_at = factory.LazyFunction(timezone.now)
+    verified_at = factory.LazyFunction(timezone.now)
+    verified_by = Verified.READ
+
+
+def complete_backup(server: Server, kind: BackupKind = BackupKind.AUTOMATIC) -> Backup:
+    """A backup of the server that was ordered and is complete, as if a worker had taken it."""
+    backup = backup_services.take_backup(server=server, kind=kind)
+    operation = lifecycle.begin(Operation.objects.get(backup=backup).pk)
+    assert operation is not None
+    lifecycle.record_backup(
+        operation, was_running=True, stored_as=uuid4(), size_bytes=5_000_000, new_bytes=5_000_000
+    )
+    lifecycle.succeed(operation)
+    backup.refresh_from_db()
+    return backup
+
+
 class WebhookFactory(DjangoModelFactory[Webhook]):
     """A webhook as it is kept, wherever it leads to."""
 
@@ -185,6 +230,10 @@ def wish_for(kind: OperationKind) -> Wish:
     """A sound wish of this kind: a resize to a plan, a rebuild with a system."""
     if kind == OperationKind.RESIZE:
         return resize_to(PlanFactory.create())
+    if kind == OperationKind.CREATE:
+        return CreateWish(backup_id=None)
+    if kind == OperationKind.RESTORE:
+        return RestoreWish(backup_id=BackupFactory.create().pk, disk_number=2)
     if kind == OperationKind.REBUILD:
         return rebuild_with(OsVersionFactory.create(), disk_number=2)
     return Wish()

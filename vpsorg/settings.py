@@ -51,8 +51,15 @@ VPS_BACKUP_S3_REGION = env_str("VPS_BACKUP_S3_REGION", "")
 VPS_BACKUP_S3_ACCESS_KEY_ID = env_str("VPS_BACKUP_S3_ACCESS_KEY_ID", "")
 VPS_BACKUP_S3_SECRET_ACCESS_KEY = env_str("VPS_BACKUP_S3_SECRET_ACCESS_KEY", "")
 
+VPS_BACKUPS_PER_HOST = env_int("VPS_BACKUPS_PER_HOST", 1, minimum=1)
+
 # What we promise
 VPS_MIN_RUNWAY_HOURS = env_int("VPS_MIN_RUNWAY_HOURS", 24)
+VPS_BACKUP_WINDOW_MINUTES = env_int("VPS_BACKUP_WINDOW_MINUTES", 180, maximum=1200)
+VPS_BACKUPS_DAILY = env_int("VPS_BACKUPS_DAILY", 7, minimum=1)
+VPS_BACKUPS_WEEKLY = env_int("VPS_BACKUPS_WEEKLY", 4)
+VPS_MAX_MANUAL_BACKUPS = env_int("VPS_MAX_MANUAL_BACKUPS", 5)
+VPS_MAX_SNAPSHOTS = env_int("VPS_MAX_SNAPSHOTS", 5)
 VPS_BACKUP_PRICE_RATIO = env_decimal("VPS_BACKUP_PRICE_RATIO", "0.20")
 VPS_GRACE_HOURS = env_int("VPS_GRACE_HOURS", 72)
 VPS_TERMINATE_AFTER_DAYS = env_int("VPS_TERMINATE_AFTER_DAYS", 14)
@@ -169,6 +176,8 @@ SPECTACULAR_SETTINGS = {
             "name": "servers",
             "description": "Make, read, change, delete and switch servers.",
         },
+        {"name": "backups", "description": "Copies of servers' disks: automatic ones, and yours."},
+        {"name": "snapshots", "description": "Copies of servers' disks, by name."},
         {"name": "operations", "description": "How far an order got, and why it failed."},
         {"name": "plans", "description": "Sizes and prices."},
         {"name": "locations", "description": "Data centres."},
@@ -212,6 +221,9 @@ PERIODIC_JOBS = {
     "provisioning.sample_all": 60,
     "provisioning.see_to_images_all": 300,
     "servers.meter": 60,
+    "servers.take_due_backups": 60,
+    "servers.verify_due_backups": 600,
+    "servers.remove_expired_backups": 600,
     "billing.make_months": 3600,
     "webhooks.sweep": 5,
     "accounts.forget_answers": 60,

@@ -5,6 +5,8 @@ from enum import StrEnum
 
 class Event(StrEnum):
     SERVER_STATUS_CHANGED = "server.status_changed"
+    BACKUP_COMPLETED = "backup.completed"
+    BACKUP_FAILED = "backup.failed"
     BALANCE_LOW = "balance.low"
     ACCOUNT_SUSPENDED = "account.suspended"
     PING = "ping"  # sent on request, to one webhook only

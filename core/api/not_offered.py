@@ -12,8 +12,6 @@ from core.errors import NotOffered
 # The words of a path, and how a list of it answers.
 EMPTY_PAGE: Any = {"count": 0, "results": []}
 SECTIONS: dict[str, Any] = {
-    "backups": EMPTY_PAGE,
-    "snapshots": EMPTY_PAGE,
     "domains": EMPTY_PAGE,
     "dns-zones": [],
     "dns-records": [],

@@ -2,7 +2,8 @@
 
 The refusals of an endpoint follow from its kind: 400, 401, 429 and 503 always, 403 with a permission, 404
 with a path that names a row, 409 and 422 with an ``Idempotency-Key``.  A view whose actions may cost credits
-names these actions in ``needs_credits`` (402).
+names these actions in ``needs_credits`` (402); a view whose bodies may name what is not there, in
+``names_rows`` (404).
 
 The names of components are part of the API, since customers' generated clients carry them.
 """
@@ -280,6 +281,7 @@ class Schema(AutoSchema):
         return [
             *["400", "401", "429", "503"],
             *(["402"] if self._action() in getattr(self.view, "needs_credits", ()) else []),
+            *(["404"] if self._action() in getattr(self.view, "names_rows", ()) else []),
             *(["403"] if self._permission() else []),
             *(["404"] if "{" in self.path else []),
             *(["409", "422"] if self.method == "POST" else []),

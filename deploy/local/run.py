@@ -100,6 +100,11 @@ class Servers:
                 *(BIN / "celery", "-A", "vpsorg", "worker", "--concurrency", "4", "--loglevel", "INFO"),
                 *("--without-gossip", "--without-mingle"),  # there is only this one
             ],
+            "backups": [
+                *(BIN / "celery", "-A", "vpsorg", "worker", "--queues", "backups", "--concurrency", "2"),
+                *("--hostname", "backups@%h", "--time-limit", "46800", "--loglevel", "INFO"),
+                *("--without-gossip", "--without-mingle"),
+            ],
             "webhooks": [
                 *(BIN / "celery", "-A", "vpsorg", "worker", "--queues", "webhooks", "--pool", "threads"),
                 *("--concurrency", "4", "--hostname", "webhooks@%h", "--loglevel", "INFO"),

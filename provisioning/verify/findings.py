@@ -68,6 +68,12 @@ class Code(FindingCode):
     PORT_WITHOUT_ADDRESS = auto()
     ADDRESS_LOCATION = auto()
     ADDRESSES_NEARLY_GONE = auto()
+    BACKUP_MISSED = auto()
+    BACKUP_DAMAGED = auto()
+    BACKUP_UNVERIFIED = auto()
+    BACKUP_CHECKPOINT_UNKNOWN = auto()
+    BACKUP_SCRATCH_LEFT = auto()
+    GUEST_FROZEN = auto()
     IMAGE_MISSING = auto()
     IMAGE_UNKNOWN = auto()
 
@@ -93,6 +99,9 @@ WARNINGS = frozenset(
         Code.SERVER_REPORTED_ADDRESS,
         Code.PLACEMENT_OF_FAILED,
         Code.ADDRESSES_NEARLY_GONE,
+        Code.BACKUP_UNVERIFIED,
+        Code.BACKUP_CHECKPOINT_UNKNOWN,
+        Code.BACKUP_SCRATCH_LEFT,
         Code.IMAGE_UNKNOWN,
     }
 )

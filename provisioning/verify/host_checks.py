@@ -160,7 +160,7 @@ def _server(
         name for name in volumes - {disk} if is_disk(name) and name.startswith(str(server.uuid))
     ):
         yield Code.SERVER_SPARE_DISK, f"has the disk {disk}, and beside it there is {', '.join(spare)}."
-    if image_volume(Image(sha256=server.base_image)) not in volumes:
+    if server.base_image and image_volume(Image(sha256=server.base_image)) not in volumes:
         yield Code.SERVER_IMAGE_MISSING, f"has a disk based on image {server.base_image}, which is gone."
     if seed_volume(server.uuid) not in volumes:
         yield Code.SERVER_SEED_MISSING, f"has no seed {seed_volume(server.uuid)}."

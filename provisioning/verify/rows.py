@@ -1,13 +1,17 @@
 """Reads all rows in one snapshot, so that a difference between them is a fault."""
 
 from collections import defaultdict
-from collections.abc import Collection
+from collections.abc import Collection, Iterator
+from datetime import timedelta
 from typing import Any
 from uuid import UUID
 
 from django.db import connection, transaction
-from django.db.models import QuerySet
+from django.db.models import Exists, OuterRef, Q, QuerySet, Subquery
+from django.db.models.functions import Now
 
+from backups.kinds import BackupKind, BackupStatus
+from backups.models import Backup
 from core import clock
 from images.models import Image
 from inventory.models import Hypervisor, IpAddress, IpPool, Placement, Port
@@ -16,6 +20,7 @@ from plans.selectors import versions_on_offer
 from provisioning.images import file_of
 from provisioning.verify.snapshot import (
     AddressRow,
+    BackupRow,
     HostRow,
     ImageRow,
     OperationRow,
@@ -28,7 +33,15 @@ from provisioning.verify.snapshot import (
 )
 from servers.models import Operation, Server
 from servers.selectors import servers_that_keep_dying
-from servers.states import OPEN_OPERATION, OperationKind, OperationStatus, ServerStatus
+from servers.states import (
+    OPEN_OPERATION,
+    BackupOperationKind,
+    OperationKind,
+    OperationStatus,
+    ServerStatus,
+)
+
+_ENDED = [BackupStatus.COMPLETED, BackupStatus.FAILED, BackupStatus.DELETING, BackupStatus.DELETED]
 
 
 def read_rows() -> Rows:
@@ -40,6 +53,8 @@ def read_rows() -> Rows:
             placements={row.id: row for row in _placements()},
             ports={row.id: row for row in _ports()},
             servers={row.uuid: row for row in _servers(Server.objects.all())},
+            backups={row.uuid: row for row in _backups()},
+            frozen_perhaps=_frozen_perhaps(),
             pools=tuple(_pools()),
             images=tuple(_images()),
             known_images=frozenset(Image.objects.values_list("sha256", flat=True)),
@@ -94,7 +109,14 @@ def _servers(servers: QuerySet[Server]) -> list[ServerRow]:
     of_them = Operation.objects.filter(status__in=OPEN_OPERATION, server__in=held)
     operations = {row.server_id: _operation(row) for row in of_them}
     dying = set(servers_that_keep_dying().values_list("pk", flat=True))
-    rows = held.select_related("plan", "location", "usage", "base_image").order_by("pk")
+    automatic = Backup.objects.filter(
+        server_id=OuterRef("pk"), kind=BackupKind.AUTOMATIC, status__in=_ENDED
+    ).order_by("-pk")
+    rows = (
+        held.select_related("plan", "location", "usage", "base_image")
+        .annotate(last_automatic=Subquery(automatic.values("status")[:1]))
+        .order_by("pk")
+    )
     return [_server(row, operations.get(row.pk), row.pk in dying) for row in rows]
 
 
@@ -106,7 +128,7 @@ def _server(row: Server, operation: OperationRow | None, keeps_dying: bool) -> S
         status=ServerStatus(row.status),
         location=row.location.code,
         plan=_size(row.plan),
-        base_image=row.base_image.sha256,
+        base_image=row.base_image.sha256 if row.disk_needs_image else None,
         disk_number=row.disk_number,
         home=row.home_id,
         incoming=row.incoming_id,
@@ -116,6 +138,8 @@ def _server(row: Server, operation: OperationRow | None, keeps_dying: bool) -> S
         written_at=row.written_at,
         sampled_at=usage and usage.sampled_at,
         keeps_dying=keeps_dying,
+        backup_due_at=row.backup_due_at,
+        last_automatic=row.last_automatic and BackupStatus(row.last_automatic),  # type: ignore[attr-defined]
     )
 
 
@@ -129,6 +153,42 @@ def _operation(row: Operation) -> OperationRow:
         lease_until=row.lease_until,
         deadline_at=row.deadline_at,
     )
+
+
+def _backups() -> Iterator[BackupRow]:
+    is_open = Exists(Operation.objects.filter(backup=OuterRef("pk"), status__in=OPEN_OPERATION))
+    rows = Backup.objects.annotate(is_open=is_open).filter(Q(status=BackupStatus.COMPLETED) | Q(is_open=True))
+    newest: set[int] = set()
+    for row in rows.order_by("-pk").iterator():
+        is_whole = row.status == BackupStatus.COMPLETED
+        yield BackupRow(
+            id=row.pk,
+            uuid=row.uuid,
+            copied_as=row.copied_as,
+            server=row.server_uuid,
+            server_id=row.server_id,
+            status=BackupStatus(row.status),
+            is_open=row.is_open,
+            verified_at=row.verified_at,
+            damage=row.damage,
+            is_newest=is_whole and row.server_id not in newest,
+        )
+        newest |= {row.server_id} if is_whole else set()
+
+
+def _frozen_perhaps() -> dict[str, tuple[UUID, ...]]:
+    """By host, the machines of which a backup was begun lately and did not come about."""
+    lately = Backup.objects.filter(created_at__gt=Now() - timedelta(days=2), was_running=True)
+    unfinished = lately.exclude(status=BackupStatus.COMPLETED)
+    begun = Operation.objects.filter(
+        kind=BackupOperationKind.TAKE, backup=OuterRef("pk"), step="begin_backup"
+    )
+    suspects = unfinished | Backup.objects.filter(Exists(begun), status=BackupStatus.IN_PROGRESS)
+    found: dict[str, set[UUID]] = defaultdict(set)
+    servers = Server.objects.filter(uuid__in=suspects.values("server_uuid")).exclude(home=None)
+    for uuid, host in servers.values_list("uuid", "home__hypervisor__name"):
+        found[host].add(uuid)
+    return {host: tuple(uuids) for host, uuids in found.items()}
 
 
 def _pools() -> list[PoolRow]:

@@ -1,10 +1,11 @@
 """The rows and the hosts' answers as values, so that the checks can be tested from tables."""
 
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from datetime import datetime
 from uuid import UUID
 
+from backups.kinds import BackupStatus
 from inventory.models import Hypervisor
 from provisioning.drivers.base import HostFacts, HypervisorError, Machine, Volume
 from servers.states import AT_REST, OperationKind, OperationStatus, PowerState, ServerStatus
@@ -73,7 +74,7 @@ class ServerRow:
     status: ServerStatus
     location: str
     plan: Size
-    base_image: str  # its SHA-256
+    base_image: str | None  # the SHA-256 of what its disk needs; None: it stands alone
     disk_number: int
     home: int | None
     port: int | None
@@ -83,6 +84,8 @@ class ServerRow:
     sampled_at: datetime | None
     incoming: int | None = None
     keeps_dying: bool = False
+    backup_due_at: datetime | None = None
+    last_automatic: BackupStatus | None = None  # of its last automatic backup that has ended
 
     @property
     def is_idle(self) -> bool:
@@ -91,6 +94,22 @@ class ServerRow:
     @property
     def is_reconciled(self) -> bool:
         return self.is_idle and self.home is not None
+
+
+@dataclass(frozen=True, kw_only=True)
+class BackupRow:
+    """A backup that is whole, or about which an operation is open."""
+
+    id: int
+    uuid: UUID
+    copied_as: UUID | None
+    server: UUID
+    server_id: int
+    status: BackupStatus
+    is_open: bool
+    verified_at: datetime | None
+    damage: str
+    is_newest: bool  # of the whole ones of its server
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -118,6 +137,8 @@ class Rows:
     placements: Mapping[int, PlacementRow]
     ports: Mapping[int, PortRow]
     servers: Mapping[UUID, ServerRow]
+    backups: Mapping[UUID, BackupRow] = field(default_factory=dict)
+    frozen_perhaps: Mapping[str, tuple[UUID, ...]] = field(default_factory=dict)  # by host
     pools: tuple[PoolRow, ...] = ()
     images: tuple[ImageRow, ...] = ()
     known_images: frozenset[str] = frozenset()
@@ -141,6 +162,7 @@ class HostAnswer:
     facts: HostFacts
     machines: tuple[Machine, ...]
     volumes: tuple[Volume, ...]
+    frozen: tuple[UUID, ...] = ()  # of those machines that it was asked about
 
 
 # For each host: its answer, or why it gave none.

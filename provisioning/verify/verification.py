@@ -5,13 +5,15 @@ of that server are still the same afterwards.
 """
 
 import logging
-from collections.abc import Collection, Iterable
+from collections.abc import Collection, Iterable, Sequence
 from concurrent.futures import ThreadPoolExecutor
+from uuid import UUID
 
 from core.findings import Finding
 from inventory.models import Hypervisor
 from provisioning import hypervisors
 from provisioning.drivers.base import HypervisorError
+from provisioning.verify.backup_checks import check_backup_rows, check_backups_on_hosts
 from provisioning.verify.host_checks import check_hosts
 from provisioning.verify.row_checks import check_rows
 from provisioning.verify.rows import read_again, read_rows
@@ -31,19 +33,23 @@ def verify(only: Collection[str] = ()) -> list[Finding]:
     names = [name for name in rows.hosts if not only or name in only]
     asked = list(Hypervisor.objects.exclude(status=Hypervisor.Status.DISABLED).filter(name__in=names))
     with ThreadPoolExecutor(AT_ONCE) as threads:
-        answers = dict(zip((host.name for host in asked), threads.map(_ask, asked), strict=True))
-    certain = [] if only else check_rows(rows)
-    doubted = check_hosts(rows, answers)
+        told = threads.map(lambda host: _ask(host, rows.frozen_perhaps.get(host.name, ())), asked)
+        answers = dict(zip((host.name for host in asked), told, strict=True))
+    certain = [] if only else [*check_rows(rows), *check_backup_rows(rows)]
+    doubted = [*check_hosts(rows, answers), *check_backups_on_hosts(rows, answers)]
     return sorted([*certain, *_confirmed(rows, doubted)], key=lambda f: (f.code, f.object))
 
 
-def _ask(host: Hypervisor) -> HostAnswer | HypervisorError:
+def _ask(host: Hypervisor, frozen_perhaps: Sequence[UUID]) -> HostAnswer | HypervisorError:
     """Ask one host.  Whatever way it fails, the other hosts are still compared."""
     try:
         # Whatever the circuit breaker says: nothing is written here.
         driver = hypervisors.bare_driver_for(host)
         return HostAnswer(
-            facts=driver.facts(), machines=tuple(driver.machines()), volumes=tuple(driver.volumes())
+            facts=driver.facts(),
+            machines=tuple(driver.machines()),
+            volumes=tuple(driver.volumes()),
+            frozen=tuple(driver.frozen(list(frozen_perhaps))) if frozen_perhaps else (),
         )
     except HypervisorError as error:
         return error

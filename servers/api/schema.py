@@ -4,7 +4,6 @@ from typing import Any
 
 from drf_spectacular.extensions import OpenApiSerializerExtension, OpenApiSerializerFieldExtension
 from drf_spectacular.openapi import AutoSchema
-from drf_spectacular.types import OpenApiTypes
 from drf_spectacular.utils import OpenApiExample, OpenApiParameter, extend_schema, extend_schema_view
 
 from servers.api.answers import (
@@ -17,7 +16,9 @@ from servers.api.answers import (
     Server,
     ServerDetail,
 )
+from servers.api.backup_schema import backup_of_server, snapshot_of_server
 from servers.api.billing_schema import usage_of_server
+from servers.api.receipts import LOOK_AGAIN, RECEIPT, body, told
 from servers.api.serializers import CreateServer, PowerAction, RebuildServer, ResizeServer, UpdateServer
 
 
@@ -44,6 +45,8 @@ class CreateServerSchema(OpenApiSerializerExtension):
             "maxLength": 253,
             "description": "A domain name such as web01.example.com. Empty or left out: the name.",
         }
+        for source in ("backup_id", "snapshot_id"):
+            properties[source]["description"] = "The disk is made from it. os_id may be left out then."
         return schema | {"properties": properties, "required": ["name", "plan_id", "os_id", "location"]}
 
 
@@ -81,15 +84,6 @@ class PatternStringSchema(OpenApiSerializerFieldExtension):
         }
 
 
-def _told(name: str, description: str, *statuses: int) -> OpenApiParameter:
-    kind = OpenApiTypes.INT if name == "Retry-After" else OpenApiTypes.STR
-    return OpenApiParameter(
-        name, kind, OpenApiParameter.HEADER, response=list(statuses), description=description
-    )
-
-
-LOOK_AGAIN = "Seconds after which a look makes sense."
-RECEIPT = [_told("Location", "The operation: how it goes.", 200), _told("Retry-After", LOOK_AGAIN, 200)]
 NEW_SERVER = OpenApiExample(
     "A new server",
     {
@@ -104,10 +98,6 @@ NEW_SERVER = OpenApiExample(
 )
 
 
-def _body(body: dict[str, Any]) -> OpenApiExample:
-    return OpenApiExample("A request", body, request_only=True)
-
-
 UPDATE = {"name": "web-server-01", "hostname": "web01.example.com", "backups_enabled": False}
 
 
@@ -120,7 +110,7 @@ def _order(summary: str, description: str, request: Any = None, example: Any = N
         parameters=RECEIPT,
         request=request,
         responses=ActionResponse,
-        examples=[_body(example), *shown] if example else shown,
+        examples=[body(example), *shown] if example else shown,
     )
 
 
@@ -146,15 +136,17 @@ of_servers = extend_schema_view(
     create=extend_schema(
         summary="Create a server",
         description="A 201 means that host, memory, disk and addresses are the server's. Fields that the "
-        "API does not know are ignored.\n\nThe provider's clients say the same in other words, and the API "
-        "takes these as well: `plan` and `os_version` for `plan_id` and `os_id`, `ssh_keys` (a list) for "
-        "`ssh_key_id`, an integer for `location`, and `hostname` without `name`. Ids may be uuids.",
+        "API does not know are ignored.\n\nWith `backup_id` or `snapshot_id`, and without `os_id`, the disk "
+        "is made from a backup or a snapshot of the account; the plan needs its `minimum_storage`.\n\nThe "
+        "provider's clients say the same in other words, and the API takes these as well: `plan` and "
+        "`os_version` for `plan_id` and `os_id`, `ssh_keys` (a list) for `ssh_key_id`, an integer for "
+        "`location`, and `hostname` without `name`. Ids may be uuids.",
         request=CreateServer,
         examples=[
             NEW_SERVER,
             OpenApiExample("A new server", CREATED, response_only=True, status_codes=["201"]),
         ],
-        parameters=[_told("Location", "The server.", 201), _told("Retry-After", LOOK_AGAIN, 201)],
+        parameters=[told("Location", "The server.", 201), told("Retry-After", LOOK_AGAIN, 201)],
         responses={201: CreatedServer},
     ),
     retrieve=extend_schema(summary="Read a server", responses=ServerDetail),
@@ -162,14 +154,14 @@ of_servers = extend_schema_view(
         summary="Change a server",
         description="All three fields. A new hostname reaches the guest at its next boot.",
         request=UpdateServer,
-        examples=[_body(UPDATE), OpenApiExample("A server", DETAIL, response_only=True)],
+        examples=[body(UPDATE), OpenApiExample("A server", DETAIL, response_only=True)],
         responses=ServerDetail,
     ),
     partial_update=extend_schema(
         summary="Change a part of a server",
         description="Any of the three fields. A new hostname reaches the guest at its next boot.",
         request=UpdateServer,
-        examples=[_body({"backups_enabled": True}), OpenApiExample("A server", DETAIL, response_only=True)],
+        examples=[body({"backups_enabled": True}), OpenApiExample("A server", DETAIL, response_only=True)],
         responses=ServerDetail,
     ),
     destroy=extend_schema(
@@ -209,6 +201,8 @@ of_servers = extend_schema_view(
         responses=Operation,
     ),
     usage=usage_of_server,
+    backup=backup_of_server,
+    snapshot=snapshot_of_server,
 )
 WAIT = OpenApiParameter(
     "wait",
@@ -219,7 +213,7 @@ of_operations = extend_schema_view(
     retrieve=extend_schema(
         summary="Read an operation",
         description="Its progress, and why it failed.",
-        parameters=[WAIT, _told("Retry-After", "Only while it has not ended. " + LOOK_AGAIN, 200)],
+        parameters=[WAIT, told("Retry-After", "Only while it has not ended. " + LOOK_AGAIN, 200)],
         responses=Operation,
     )
 )

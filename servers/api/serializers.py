@@ -8,10 +8,12 @@ plan, os_version, location`` by integer, ``ssh_keys``).
 import re
 from typing import Any
 
-from django.db.models import Q
+from django.db.models import Model, Q
 from rest_framework import serializers
 
 from accounts.models import SshKey
+from backups.kinds import BackupKind
+from backups.models import Backup
 from core.api.fields import (
     RowReference,
     RowReferences,
@@ -21,9 +23,11 @@ from core.api.fields import (
     Word,
 )
 from core.api.references import MAX_ID
+from core.errors import NotFound
 from inventory.offers import locations_on_offer
 from plans.models import Location, OsVersion, Plan
 from plans.selectors import versions_on_offer
+from servers.selectors import BACKUPS, SNAPSHOTS, backups_of
 
 LABEL = r"[A-Za-z0-9](?:[A-Za-z0-9-]{0,61}[A-Za-z0-9])?"
 HOSTNAME = rf"(?!(?:.*\.)?(?:[0-9]+|[Ll][Oo][Cc][Aa][Ll][Hh][Oo][Ss][Tt])$){LABEL}(?:\.{LABEL})*"
@@ -111,11 +115,27 @@ class LocationReference(serializers.Field[Location, Any, Any, Any]):
         return value.code
 
 
+class SourceReference(RowReference):
+    """A backup or a snapshot of the account.  Raises NotFound for somebody else's, as for nobody's."""
+
+    def __init__(self, kinds: frozenset[BackupKind], **kwargs: Any) -> None:
+        super().__init__(lambda context: backups_of(context["account"], kinds), "", **kwargs)
+        self.what = "snapshot" if kinds == SNAPSHOTS else "backup"
+
+    def to_internal_value(self, data: Any) -> Model:
+        found: Model | None = self.rows(self.context).filter(self.named(data)).first()
+        if found is None:
+            raise NotFound(f"There is no such {self.what} in this account.")
+        return found
+
+
 class CreateServer(serializers.Serializer[Any]):
     name = ServerName(required=False)
     plan_id = PlanReference(required=False)
     os_id = OsReference(required=False)
     location = LocationReference()
+    backup_id = SourceReference(BACKUPS, required=False)
+    snapshot_id = SourceReference(SNAPSHOTS, required=False)
     hostname = Hostname(required=False, allow_blank=True)
     ssh_key_id = SshKeyReference(required=False, allow_null=True, default=None)
     backups_enabled = StrictBoolean(required=False, default=False)
@@ -131,6 +151,8 @@ class CreateServer(serializers.Serializer[Any]):
             required |= set() if "name" in said else {"hostname"}
         else:
             required = {"name", "plan_id", "os_id"}
+        if said & {"backup_id", "snapshot_id"}:
+            required -= {"os_id", "os_version"}
         for field in required:
             fields[field].required, fields[field].default = True, serializers.empty
         if "hostname" in required:  # it becomes the name
@@ -142,8 +164,19 @@ class CreateServer(serializers.Serializer[Any]):
         _require_agreement(attrs, "plan_id", "plan")
         _require_agreement(attrs, "os_id", "os_version")
         plan: Plan = attrs["plan_id"] if "plan_id" in attrs else attrs["plan"]
-        version: OsVersion = attrs["os_id"] if "os_id" in attrs else attrs["os_version"]
-        require_disk(plan.disk_gib, version, field="plan_id" if "plan_id" in attrs else "plan")
+        backup: Backup | None = attrs.get("backup_id") or attrs.get("snapshot_id")
+        if "backup_id" in attrs and "snapshot_id" in attrs:
+            _refuse_contradiction("backup_id", "snapshot_id")
+        version: OsVersion | None = attrs.get("os_id") or attrs.get("os_version")
+        if backup is not None and version not in {None, backup.os_version}:
+            sentence = f"Should be left out, or be what the backup has: {backup.os_version_id}."
+            raise serializers.ValidationError({"os_id" if "os_id" in attrs else "os_version": sentence})
+        plan_field = "plan_id" if "plan_id" in attrs else "plan"
+        if backup is None:
+            assert version is not None  # noqa: S101  (one of the two is required)
+            require_disk(plan.disk_gib, version, field=plan_field)
+        elif plan.disk_gib < backup.disk_gib:
+            raise serializers.ValidationError({plan_field: f"This needs {backup.disk_gib} GB of storage."})
         hostname: str = attrs.get("hostname", "")
         one, several = attrs["ssh_key_id"], attrs.get("ssh_keys", [])
         if one and several not in ([], [one]):
@@ -152,11 +185,12 @@ class CreateServer(serializers.Serializer[Any]):
             # The clients send no name: the first label of the hostname is it.
             "name": attrs.get("name") or hostname.partition(".")[0],
             "plan": plan,
-            "os_version": version,
+            "os_version": version if backup is None else backup.os_version,
             "location": attrs["location"],
             "hostname": hostname,
             "ssh_keys": [one] if one else several,
             "backups_enabled": attrs["backups_enabled"],
+            "backup": backup,
         }
 
 

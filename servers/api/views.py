@@ -17,9 +17,12 @@ from rest_framework.viewsets import GenericViewSet
 
 from accounts.access.authentication import account_of
 from accounts.access.idempotency import IdempotentPosts, require_made
+from core import clock
 from core.api.fields import NoFields, ignored_fields
 from servers import services
 from servers.api import answers, billing
+from servers.api.backup_serializers import SnapshotOfServer
+from servers.api.backups import take_backup, take_snapshot
 from servers.api.filters import RowFilters, ServerFilter
 from servers.api.schema import of_servers
 from servers.api.serializers import (
@@ -57,6 +60,7 @@ class ServerViewSet(IdempotentPosts, GenericViewSet[Server]):
         "resize",
         "rebuild",
     )
+    names_rows = ("create",)
     filter_backends = [RowFilters]
     filterset_class = ServerFilter
     lookup_url_kwarg = "server_id"
@@ -133,6 +137,19 @@ class ServerViewSet(IdempotentPosts, GenericViewSet[Server]):
     @action(detail=True, methods=["post"])
     def rebuild(self, request: Request, server_id: str) -> Response:
         return self._order(services.rebuild_server, **self._read(RebuildServer))
+
+    @action(detail=True, methods=["post"])
+    def backup(self, request: Request, server_id: str) -> Response:
+        """The provider's clients: a manual backup."""
+        self._read(NoFields)
+        return take_backup(self.server)
+
+    @action(detail=True, methods=["post"])
+    def snapshot(self, request: Request, server_id: str) -> Response:
+        """The provider's clients: a snapshot, with a label or without."""
+        asked = self._read(SnapshotOfServer)
+        name = asked.get("label") or f"{clock.now():snapshot-%Y%m%d-%H%M%S}"
+        return take_snapshot(self.server, name)
 
     @action(detail=True, methods=["get"], filterset_class=None)
     def operations(self, request: Request, server_id: str) -> Response:

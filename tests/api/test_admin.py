@@ -37,6 +37,7 @@ from tests.api.conftest import Broker
 from tests.conftest import HANDLER, Customer
 from tests.factories import (
     AccountFactory,
+    BackupFactory,
     HypervisorFactory,
     ImageFactory,
     LocationFactory,
@@ -87,6 +88,7 @@ def make_rows(numbers: Iterable[int]) -> None:
             port=port,
         )
         OperationFactory.create(server=server)
+        BackupFactory.create(server=server)
         began = begun(server, timezone.now())
         forge(began, date(2026, 1, 1) + timedelta(days=n))
         month = date(2020 + n // 12, 1 + n % 12, 1)

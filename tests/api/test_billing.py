@@ -17,20 +17,22 @@ from servers.models import Operation, Server
 from servers.states import OPEN_OPERATION, OperationKind, ServerStatus
 from tests.api.contract import is_validation_error
 from tests.conftest import Customer
-from tests.factories import PlanFactory, ServerFactory
+from tests.factories import PlanFactory, ServerFactory, complete_backup
 
 BALANCE, LINES = "/account/balance/", "/account/transactions/"
 HOURLY = Decimal("0.0140")
 
 
 def create(customer: Customer, shop: dict[str, Any], **changes: Any) -> Server:
-    """A server that is active."""
+    """A server that is active, and has a backup if it is to have some."""
     answer = customer.post("/servers/", shop | changes)
     assert answer.status_code == 201, answer.json()
     server = Server.objects.get(pk=answer.json()["id"])
     operation = lifecycle.begin(Operation.objects.get(server=server, status__in=OPEN_OPERATION).pk)
     assert operation is not None
     lifecycle.succeed(operation)
+    if server.backups_enabled:
+        complete_backup(Server.objects.get(pk=server.pk))
     return server
 
 
@@ -96,14 +98,15 @@ def lines(customer: Customer, query: str = "") -> list[dict[str, Any]]:
 
 
 def test_transactions_are_the_ledgers_lines_newest_first(
-    customer: Callable[..., Customer], shop: dict[str, Any]
+    customer: Callable[..., Customer], shop: dict[str, Any], monkeypatch: pytest.MonkeyPatch
 ) -> None:
+    monkeypatch.setattr("core.clock.now", lambda: datetime(2026, 2, 20, 12, 0, tzinfo=UTC))
     alice = customer(credits=0)
     ledger.top_up(
         account=alice.account, amount=Decimal(50), reason="invoice 17", reference="p9", made_by="staff eve"
     )
     server = create(alice, shop, backups_enabled=True)
-    meter()
+    meter(datetime(2026, 2, 20, 13, 0, tzinfo=UTC))
 
     backups, usage, top_up = lines(alice)
 
@@ -115,11 +118,11 @@ def test_transactions_are_the_ledgers_lines_newest_first(
     ]  # fmt: skip
     assert (top_up["server_id"], top_up["hour"], top_up["hours"]) == (None, None, None)
     assert [(line["kind"], line["amount"], line["server_id"]) for line in (usage, backups)] == [
-        ("usage", -0.014, server.pk),
-        ("backups", -0.0028, server.pk),
+        ("usage", -0.028, server.pk),
+        ("backups", -0.0056, server.pk),
     ]
     began_at = Meter.objects.get(subject_id=server.pk, component="usage").began_at
-    assert (usage["hour"], usage["hours"]) == (f"{began_at:%Y-%m-%dT%H:%M:%SZ}", 1)
+    assert (usage["hour"], usage["hours"]) == (f"{began_at:%Y-%m-%dT%H:%M:%SZ}", 2)
     assert "staff eve" not in str(lines(alice)), "who of us did it is ours to know"
 
 

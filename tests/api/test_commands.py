@@ -82,6 +82,7 @@ WITHOUT_ARGUMENTS = {
     "recount",
     "check_backup_store",
     "collect_backups",
+    "verify_backups",
 }
 
 # Nothing of this may become credits.

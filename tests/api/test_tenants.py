@@ -11,12 +11,15 @@ from django.test.utils import CaptureQueriesContext
 from django.utils import timezone
 
 from accounts.models import Account, ApiToken, SshKey
+from backups.kinds import BackupKind
+from backups.models import Backup
 from servers.models import Operation, Server
 from servers.states import HostOperationKind, OperationStatus
 from tests.api.contract import is_refusal, is_validation_error
 from tests.api.routes import BASE, Route, all_routes
 from tests.conftest import Customer
 from tests.factories import (
+    BackupFactory,
     HypervisorFactory,
     OperationFactory,
     OsVersionFactory,
@@ -26,7 +29,12 @@ from tests.factories import (
 )
 from webhooks.models import Webhook, WebhookDelivery
 
-NOBODYS = dict.fromkeys(["server_id", "operation_id", "ssh_key_id", "webhook_id", "plan_id"], 2**40)
+NOBODYS = dict.fromkeys(
+    [
+        *("server_id", "operation_id", "ssh_key_id", "webhook_id", "plan_id", "backup_id", "snapshot_id"),
+    ],
+    2**40,
+)
 ANY_TOKEN = "any token"
 SAME_REQUEST = {"HTTP_X_REQUEST_ID": "one-and-the-same"}
 
@@ -60,6 +68,19 @@ PERMISSIONS: dict[Route, str] = {
         ("POST", "/webhooks/<webhook_id>/rotate-secret/", "webhooks:write"),
         ("POST", "/webhooks/<webhook_id>/test/", "webhooks:write"),
         ("GET", "/webhooks/<webhook_id>/deliveries/", "webhooks:read"),
+        ("POST", "/servers/<server_id>/backup/", "servers:write"),
+        ("POST", "/servers/<server_id>/snapshot/", "servers:write"),
+        *(
+            (method, path.format(what), f"{what}s:{action}")
+            for what in ("backup", "snapshot")
+            for method, path, action in (
+                ("GET", "/{0}s/", "read"),
+                ("POST", "/{0}s/", "write"),
+                ("GET", "/{0}s/<{0}_id>/", "read"),
+                ("DELETE", "/{0}s/<{0}_id>/", "delete"),
+                ("POST", "/{0}s/<{0}_id>/restore/", "write"),
+            )
+        ),
         ("GET", "/plans/", "servers:read"),
         ("GET", "/plans/<plan_id>/", "servers:read"),
         ("GET", "/locations/", "servers:read"),
@@ -86,6 +107,8 @@ WORDS: dict[str, set[str]] = {
     "servers:*": {word for word in EVERY_PERMISSION if word.startswith("servers:")},
     "ssh_keys:*": {word for word in EVERY_PERMISSION if word.startswith("ssh_keys:")},
     "billing:*": {"billing:read"},
+    "backups:*": {word for word in EVERY_PERMISSION if word.startswith("backups:")},
+    "snapshots:*": {word for word in EVERY_PERMISSION if word.startswith("snapshots:")},
     "webhooks:*": {word for word in EVERY_PERMISSION if word.startswith("webhooks:")},
     "*:read": {word for word in EVERY_PERMISSION if word.endswith(":read")},
     "*:write": {word for word in EVERY_PERMISSION if word.endswith(":write")},
@@ -118,6 +141,8 @@ def belongings(customer: Customer) -> dict[str, Any]:
         "ssh_key_id": key,
         "webhook_id": WebhookDeliveryFactory.create(webhook__account=customer.account).webhook,
         "plan_id": server.plan,
+        "backup_id": BackupFactory.create(server=server),
+        "snapshot_id": BackupFactory.create(server=server, kind=BackupKind.SNAPSHOT),
     }
 
 
@@ -126,7 +151,7 @@ def named_by(kind: str, things: dict[str, Any]) -> dict[str, Any]:
 
 
 def everything() -> list[Any]:
-    models = (Server, Operation, SshKey, Webhook, WebhookDelivery)
+    models = (Server, Operation, SshKey, Webhook, WebhookDelivery, Backup)
     return [list(model.objects.order_by("pk").values()) for model in models]
 
 
@@ -174,7 +199,14 @@ def test_what_is_asked_of_a_host_exists_for_no_customer(alice: Customer) -> None
 
 
 @pytest.mark.parametrize(
-    ("path", "name"), [("/servers/", "server_id"), ("/ssh-keys/", "ssh_key_id"), ("/webhooks/", "webhook_id")]
+    ("path", "name"),
+    [
+        ("/servers/", "server_id"),
+        ("/ssh-keys/", "ssh_key_id"),
+        ("/webhooks/", "webhook_id"),
+        ("/backups/", "backup_id"),
+        ("/snapshots/", "snapshot_id"),
+    ],
 )
 def test_lists_hold_what_is_ones_own(
     alice: Customer, bob: Customer, charlie: Customer, path: str, name: str

@@ -31,16 +31,18 @@ PATIENCE_S = 120
 
 @dataclass
 class Plant:
-    """One worker with four processes, and two sweeps."""
+    """One worker with four processes, one for backups with two, and two sweeps."""
 
     orders: Path
     environment: dict[str, str]
     worker: Process = field(init=False)
+    backups: Process = field(init=False)
     sweeps: list[Process] = field(init=False)
 
     def __post_init__(self) -> None:
         var = VAR / "chaos"
         self.worker = Process("worker", var, stop_signal=signal.SIGKILL)
+        self.backups = Process("backups", var, stop_signal=signal.SIGKILL)
         self.sweeps = [Process(f"sweep{number}", var, stop_signal=signal.SIGKILL) for number in (1, 2)]
 
     def start(self) -> None:
@@ -59,18 +61,24 @@ class Plant:
             sweep.start(command, env=self.environment, cwd=PROJECT)
 
     def start_worker(self, *more: str) -> None:
-        options = ["--concurrency", "4", "--loglevel", "INFO", "--without-gossip", "--without-mingle"]
+        options = ["--loglevel", "INFO", "--without-gossip", "--without-mingle"]
         command = [sys.executable, "-m", "celery", "-A", "tests.chaos.worker", "worker", *options, *more]
-        self.worker.start(command, env=self.environment, cwd=PROJECT)
+        self.worker.start([*command, "--concurrency", "4"], env=self.environment, cwd=PROJECT)
+        of_backups = ["--concurrency", "2", "--queues", "backups", "--hostname", "backups@%h"]
+        self.backups.start([*command, *of_backups], env=self.environment, cwd=PROJECT)
 
     def stop(self) -> None:
-        for process in (self.worker, *self.sweeps):
+        for process in (self.worker, self.backups, *self.sweeps):
             process.stop()
 
     def kill_worker(self) -> None:
-        """All of it, if anything is left, as when its machine loses its power; and start another."""
-        self.worker.stop()
+        """All of both, if anything is left, as when their machine loses its power; and start others."""
+        self.stop_workers()
         self.start_worker()
+
+    def stop_workers(self) -> None:
+        self.worker.stop()
+        self.backups.stop()
 
     def kill_one(self, luck: random.Random) -> None:
         """One of its processes, in the middle of whatever it does."""
@@ -79,9 +87,12 @@ class Plant:
                 os.kill(child, signal.SIGKILL)
 
     def one_of_its_processes(self, luck: random.Random) -> int | None:
-        """The id of a process of the worker's pool; None while it has none."""
-        pid = self.supervised()
-        children = Path(f"/proc/{pid}/task/{pid}/children").read_text().split()
+        """The id of a process of a worker's pool; None while there is none."""
+        self.supervised()
+        pids = [worker.pid for worker in (self.worker, self.backups) if worker.pid is not None]
+        children = [
+            child for pid in pids for child in Path(f"/proc/{pid}/task/{pid}/children").read_text().split()
+        ]
         return int(luck.choice(children)) if children else None
 
     def supervised(self) -> int:
@@ -89,7 +100,7 @@ class Plant:
 
         Celery gives up when a process of its pool dies before it is up.
         """
-        if self.worker.pid is None:
+        if self.worker.pid is None or self.backups.pid is None:
             self.kill_worker()
         assert self.worker.pid is not None
         return self.worker.pid
@@ -110,6 +121,7 @@ def environment(tmp_path_factory: pytest.TempPathFactory, django_db_setup: None)
         "DJANGO_SETTINGS_MODULE": "vpsorg.settings",
         "VPS_OPERATION_LEASE": str(LEASE_S),
         "VPS_SHUTDOWN_TIMEOUT": "1",
+        "VPS_BACKUPS_PER_HOST": "4",
         "CHAOS_ORDERS": str(tmp_path_factory.mktemp("orders")),
     }
 
@@ -139,4 +151,5 @@ def await_end(plant: Plant, patience_s: float = PATIENCE_S) -> None:
     if wait_for(lambda: plant.supervised() > 0 and not is_open.exists(), patience_s):
         return
     left = [f"{o} {o.status} {o.step} attempt {o.attempt}: {o.error_detail}" for o in is_open]
-    raise AssertionError("\n".join([*left, plant.worker.last_lines(60), plant.sweeps[0].last_lines(20)]))
+    parts = (plant.worker, plant.backups, plant.sweeps[0])
+    raise AssertionError("\n".join([*left, *(part.last_lines(40) for part in parts)]))

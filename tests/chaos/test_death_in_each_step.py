@@ -9,10 +9,12 @@ from typing import Any
 import pytest
 from django.db import transaction
 
+from backups.kinds import BackupKind
+from backups.models import Backup
 from provisioning.workflows import UNDO_STEPS, WORKFLOWS
-from servers import services
+from servers import backup_services, services
 from servers.models import Operation, Server
-from servers.states import OperationKind, OperationStatus, ServerStatus, SuspensionReason
+from servers.states import BackupOperationKind, OperationKind, OperationStatus, ServerStatus, SuspensionReason
 from tests.chaos.conftest import Plant, await_end
 from tests.chaos.truth import assert_all_is_true
 from tests.factories import PlanFactory
@@ -20,7 +22,7 @@ from tests.factories import PlanFactory
 pytestmark = pytest.mark.timeout(400)
 
 K, S = OperationKind, ServerStatus
-FIRST: dict[OperationKind, Callable[..., Any]] = {
+FIRST: dict[OperationKind | BackupOperationKind, Callable[..., Any]] = {
     K.START: services.hard_stop_server,
     K.UNSUSPEND: services.suspend_server,
 }
@@ -33,7 +35,36 @@ ENDS = {
 }
 
 
-def wanted(kind: OperationKind) -> dict[str, Any]:
+def restore(server: Server) -> Operation:
+    """Order the server's only backup to be restored."""
+    return backup_services.restore_backup(backup=Backup.objects.get(server_id=server.pk))
+
+
+def take(server: Server) -> Operation:
+    backup = backup_services.take_backup(server=server, kind=BackupKind.MANUAL)
+    return Operation.objects.get(backup=backup)
+
+
+def remove(server: Server) -> Operation:
+    backup = Backup.objects.get(server_id=server.pk)
+    backup_services.delete_backup(backup=backup)
+    return Operation.objects.get(backup=backup, kind=BackupOperationKind.REMOVE)
+
+
+def verify(server: Server) -> Operation:
+    return backup_services.verify_backup(backup=Backup.objects.get(server_id=server.pk))
+
+
+SERVICES: dict[OperationKind | BackupOperationKind, Callable[..., Operation]] = {
+    K.RESTORE: restore,
+    BackupOperationKind.TAKE: take,
+    BackupOperationKind.VERIFY: verify,
+    BackupOperationKind.REMOVE: remove,
+}
+NEED_A_BACKUP = {K.RESTORE, BackupOperationKind.VERIFY, BackupOperationKind.REMOVE}
+
+
+def wanted(kind: OperationKind | BackupOperationKind) -> dict[str, Any]:
     """What the service needs to know besides."""
     match kind:
         case K.RESIZE:
@@ -45,9 +76,9 @@ def wanted(kind: OperationKind) -> dict[str, Any]:
     return {}
 
 
-@pytest.mark.parametrize("kind", OperationKind)
+@pytest.mark.parametrize("kind", [*OperationKind, *BackupOperationKind])
 def test_whoever_dies_in_a_step_is_followed_by_another(
-    plant: Plant, order: Callable[[], Server], kind: OperationKind
+    plant: Plant, order: Callable[[], Server], kind: OperationKind | BackupOperationKind
 ) -> None:
     deaths = [(step.__name__, when) for step in WORKFLOWS[kind] for when in ("before", "after")]
     operations = []
@@ -57,11 +88,15 @@ def test_whoever_dies_in_a_step_is_followed_by_another(
         if kind in FIRST:
             ask(servers, FIRST[kind], **wanted(K.SUSPEND if kind == K.UNSUSPEND else kind))
             await_end(plant)
+        if kind in NEED_A_BACKUP:
+            ask(servers, take)
+            await_end(plant)
     with transaction.atomic():  # no worker sees an operation before its death is ordered
         if kind == K.CREATE:
             operations = [order().operations.get() for _ in deaths]
         else:
-            operations = ask(servers, getattr(services, f"{kind}_server"), **wanted(kind))
+            service = SERVICES.get(kind) or getattr(services, f"{kind}_server")
+            operations = ask(servers, service, **wanted(kind))
         for operation, (step, when) in zip(operations, deaths, strict=True):
             plant.order_death(operation, step, when)
     await_end(plant)
@@ -69,8 +104,12 @@ def test_whoever_dies_in_a_step_is_followed_by_another(
     for operation in operations:
         operation.refresh_from_db()
         assert (operation.status, operation.attempt >= 2) == (OperationStatus.SUCCEEDED, True)
-    assert set(Server.objects.values_list("status", flat=True)) == {ENDS.get(kind, S.ACTIVE)}
+    assert set(Server.objects.values_list("status", flat=True)) == {_ends_in(kind)}
     assert_all_is_true()
+
+
+def _ends_in(kind: OperationKind | BackupOperationKind) -> ServerStatus:
+    return ENDS.get(kind, S.ACTIVE) if isinstance(kind, OperationKind) else S.ACTIVE
 
 
 @pytest.mark.parametrize(
@@ -80,6 +119,7 @@ def test_whoever_dies_in_a_step_is_followed_by_another(
         (K.REBOOT, "write_seed", S.ACTIVE),
         (K.RESIZE, "grow_disk", S.ACTIVE),
         (K.REBUILD, "await_guest", S.ACTIVE),
+        (K.RESTORE, "await_guest_again", S.ACTIVE),
     ],
 )
 def test_whoever_dies_while_a_failure_is_undone_is_followed_by_another(
@@ -89,9 +129,12 @@ def test_whoever_dies_while_a_failure_is_undone_is_followed_by_another(
     deaths = [(f"undo-{step.__name__}", when) for step in UNDO_STEPS[kind] for when in ("before", "after")]
     servers = [order() for _ in deaths] if kind != K.CREATE else []
     await_end(plant)
+    if kind in NEED_A_BACKUP:
+        ask(servers, take)
+        await_end(plant)
     with transaction.atomic():
         operations = (
-            ask(servers, getattr(services, f"{kind}_server"), **wanted(kind))
+            ask(servers, SERVICES.get(kind) or getattr(services, f"{kind}_server"), **wanted(kind))
             if servers
             else [order().operations.get() for _ in deaths]
         )

@@ -35,7 +35,7 @@ def test_a_worker_of_one_location_leaves_the_others_alone(
     plant: Plant, far_away: Location, order: Callable[..., Server]
 ) -> None:
     """Guard: ``self._chosen`` in listen.py."""
-    plant.worker.stop()
+    plant.stop_workers()
     plant.start_worker("--location", "us-west")
     account = AccountFactory.create()
     there = order(account=account, location=far_away)

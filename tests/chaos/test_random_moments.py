@@ -12,9 +12,11 @@ from typing import Any
 
 import pytest
 
+from backups.kinds import BackupKind
+from backups.models import Backup
 from core.errors import Refusal
 from plans.models import Plan
-from servers import services
+from servers import backup_services, services
 from servers.models import Server
 from servers.states import GONE, SuspensionReason
 from tests.chaos.conftest import Plant, await_end
@@ -67,7 +69,21 @@ def ask_something(luck: random.Random, plans: list[Plan], create: Callable[[], o
         (services.suspend_server, {"reason": SuspensionReason.ABUSE}),
         (services.unsuspend_server, {}),
         (services.delete_server, {}),
+        (backup_services.take_backup, {"kind": BackupKind.MANUAL}),
+        (backup_services.take_backup, {"kind": BackupKind.SNAPSHOT, "name": "x"}),
+        (_of_its_backups(luck, backup_services.restore_backup), {}),
+        (_of_its_backups(luck, backup_services.delete_backup), {}),
     ]
     service, wanted = luck.choice(asks)
     with suppress(Refusal):
         service(server=server, **wanted)
+
+
+def _of_its_backups(luck: random.Random, service: Callable[..., Any]) -> Callable[..., Any]:
+    """The same of one of a server's backups, if it has any."""
+
+    def ask(server: Server) -> None:
+        if there := list(Backup.objects.filter(server_id=server.pk, deleted_at=None)):
+            service(backup=luck.choice(there))
+
+    return ask

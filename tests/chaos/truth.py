@@ -5,6 +5,10 @@ from collections import Counter
 from django.db.models import Sum
 from django.utils import timezone
 
+from backups.kinds import BackupStatus
+from backups.models import Backup
+from backups.reading import check
+from backups.services import manifest_of, vault_of
 from core.findings import Severity
 from inventory.models import Hypervisor, IpAddress, Placement, Port
 from provisioning import hypervisors
@@ -29,8 +33,10 @@ def assert_all_is_true() -> None:
     for host in Hypervisor.objects.all():
         _assert_host_is_true(host, [s for s in servers if s.home and s.home.hypervisor == host])
     _assert_claims_are_true(servers)
-    errors = [finding for finding in verify() if finding.code.severity == Severity.ERROR]
-    assert [str(finding) for finding in errors if finding.code != OF_THE_MACHINE] == []
+    wrong = [f for f in verify() if f.code.severity == Severity.ERROR or f.code.startswith("BACKUP_")]
+    assert [str(finding) for finding in wrong if finding.code != OF_THE_MACHINE] == []
+    for backup in Backup.objects.exclude(status=BackupStatus.DELETED):
+        _assert_backup_is_true(backup)
 
 
 def _assert_has_its_reason(server: Server) -> None:
@@ -57,6 +63,17 @@ def _assert_host_is_true(host: Hypervisor, servers: list[Server]) -> None:
     assert (host.vcpus_used, host.memory_mib_used, host.disk_gib_used) == tuple(
         claims[key] or 0 for key in "vmd"
     )
+
+
+def _assert_backup_is_true(backup: Backup) -> None:
+    """Whole, with every piece in the store, or failed for a reason that is told."""
+    if backup.status == BackupStatus.FAILED:
+        assert backup.error_code, backup
+        assert backup.message, backup
+        return
+    assert backup.status == BackupStatus.COMPLETED, backup
+    vault = vault_of(backup.account, backup.store)
+    assert check(vault, manifest_of(backup, vault)) == []
 
 
 def _assert_claims_are_true(servers: list[Server]) -> None:

@@ -50,10 +50,15 @@ class Assistant:
 
     def use(self, tool: str, **arguments: Any) -> str:
         """What a tool says, checked for holes."""
+        text = self.use_and_see(tool, **arguments)
+        assert not MISSING.search(text), text
+        return text
+
+    def use_and_see(self, tool: str, **arguments: Any) -> str:
+        """What a tool says that prints whatever it is told."""
         answer = self._ask("tools/call", {"name": tool, "arguments": arguments})
         text = "\n".join(part["text"] for part in answer["content"])
         assert not answer["isError"], text
-        assert not MISSING.search(text), text
         return text
 
     def leave(self) -> None:

@@ -28,6 +28,7 @@ from tests.private_services import VAR
 UUID = r"[0-9a-f]{8}(?:-[0-9a-f]{4}){3}-[0-9a-f]{12}"
 TOOLS = {
     *("list_servers", "get_server", "create_server", "delete_server", "server_power", "resize_server"),
+    *("create_backup", "create_snapshot"),
     *("list_plans", "list_locations", "list_operating_systems"),
     *("list_ssh_keys", "add_ssh_key", "delete_ssh_key"),
 }
@@ -63,6 +64,15 @@ def customer(product: Product, email: str, *permissions: str) -> Product:
     return replace(product, token=token)
 
 
+def _complete(owner: Product, path: str) -> None:
+    """Waits until the only copy in a list is whole."""
+    deadline = time.monotonic() + 120
+    while (copy := owner.ask("GET", path)[1]["results"][0])["status"] != "completed":
+        assert copy["status"] == "in_progress", copy
+        assert time.monotonic() < deadline, f"{copy}\n{owner.log('backups')}"
+        time.sleep(0.3)
+
+
 def new_key(folder: Path) -> tuple[str, str]:
     """A public key, and its fingerprint as OpenSSH prints it."""
     path = folder / "id_ed25519"
@@ -85,7 +95,8 @@ def uuid_in(text: str) -> str:
 def test_an_assistant_runs_a_servers_whole_life(
     product: Product, assistant_of: Callable[[Product], Assistant], tmp_path: Path
 ) -> None:
-    assistant = assistant_of(customer(product, "assistant@example.com"))
+    owner = customer(product, "assistant@example.com")
+    assistant = assistant_of(owner)
     assert assistant.tools() >= TOOLS
     assert assistant.use("list_servers") == "No results found."
     assert assistant.use("list_ssh_keys") == "No results found."
@@ -145,10 +156,30 @@ def test_an_assistant_runs_a_servers_whole_life(
     assert guest.read("/root/.ssh/authorized_keys").split() == public_key.split()
     assert "  Last used: 20" in assistant.use("list_ssh_keys")
 
+    guest.run("/bin/sh", "-c", "data && echo first >/data/file && sync")
+    copies = {
+        "backup": assistant.use_and_see("create_backup", server_uuid=server),
+        "snapshot": "",
+    }
+    _complete(owner, "/backups/")
+    guest.run("/bin/sh", "-c", "echo second >/data/file && sync")
+    copies["snapshot"] = assistant.use_and_see("create_snapshot", server_uuid=server, label="second thoughts")
+    _complete(owner, "/snapshots/")
+    guest.run("/bin/sh", "-c", "echo third >/data/file && sync")
+    for what, text in (("snapshot", "second"), ("backup", "first")):
+        assert copies[what].startswith(f"{what.capitalize()} initiated for server {server}.\n\n  id: ")
+        [copy] = owner.ask("GET", f"/{what}s/")[1]["results"]
+        status, told = owner.ask("POST", f"/{what}s/{copy['id']}/restore/")
+        assert (status, told["server"]["status"]) == (200, "restoring")
+        wait_for("active")
+        guest = GuestOf(product.settings()["VPS_HYPERVISOR_URI"], server)
+        assert guest.run("/bin/sh", "-c", "data && cat /data/file") == f"{text}\n"
+
     pool = product.var / "libvirt" / "pool"
+    booted = guest.console(pool).count("vps-guest: booting")
     power("restart")
     wait_for("active")
-    assert guest.console(pool).count("vps-guest: booting") == 2
+    assert guest.console(pool).count("vps-guest: booting") == booted + 1
     again = assistant.use("server_power", server_uuid=server, action="start")
     assert again == "Error (400): This server is already running."
 

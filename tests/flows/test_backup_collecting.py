@@ -16,6 +16,7 @@ from typing import Any
 from uuid import UUID, uuid4
 
 import pytest
+from django.conf import settings
 from django.db import connection, connections
 
 from accounts.models import Account
@@ -61,7 +62,7 @@ def account() -> Account:
 
 @pytest.fixture
 def vault(account: Account) -> Vault:
-    return vault_of(account)
+    return vault_of(account, settings.VPS_BACKUP_STORE)
 
 
 def elsewhere(call: Callable[[], Any]) -> Any:
@@ -98,21 +99,21 @@ def test_pieces_go_when_no_backup_of_the_account_needs_them(account: Account, va
     disk = random_disk(3)
     first = written(vault, whole(disk), len(disk)).manifest
     second = written(vault, [Data(0, b"new")], len(disk), parent=first).manifest
-    bobs = vault_of(AccountFactory.create())
+    bobs = vault_of(AccountFactory.create(), settings.VPS_BACKUP_STORE)
     his = written(bobs, whole(disk), len(disk)).manifest
 
-    assert collect(account, rest=WHATEVER_AGE) == (0, 0)
+    assert collect(account, settings.VPS_BACKUP_STORE, rest=WHATEVER_AGE) == (0, 0)
     manifests.remove(vault, first.backup)
-    counted = collect(account, rest=WHATEVER_AGE, dry_run=True)
+    counted = collect(account, settings.VPS_BACKUP_STORE, rest=WHATEVER_AGE, dry_run=True)
     assert counted.pieces == 1
     assert 0.9 * PIECE_BYTES < counted.size_bytes < 1.1 * PIECE_BYTES
     assert pieces_in(vault) == {*names_of(first), *names_of(second)}
-    assert collect(account, rest=WHATEVER_AGE) == counted
+    assert collect(account, settings.VPS_BACKUP_STORE, rest=WHATEVER_AGE) == counted
     assert pieces_in(vault) == set(names_of(second))
     assert contents(vault, second) == b"new" + disk[3:]
     assert check(bobs, his) == []
     manifests.remove(vault, second.backup)
-    assert collect(account, rest=WHATEVER_AGE).pieces == 3
+    assert collect(account, settings.VPS_BACKUP_STORE, rest=WHATEVER_AGE).pieces == 3
     assert pieces_in(vault) == set()
 
 
@@ -122,14 +123,14 @@ def test_a_piece_stays_for_a_day(account: Account, vault: Vault) -> None:
     [backup] = vault.list_manifests()
     manifests.remove(vault, backup)
 
-    assert collect(account) == (0, 0)
+    assert collect(account, settings.VPS_BACKUP_STORE) == (0, 0)
     assert len(pieces_in(vault)) == 1
     if not vault.store.address.startswith("s3://"):
         [name] = pieces_in(vault)
         file = Path(vault.store.address, piece_path(vault, name))
         for hours, gone in ((23, 0), (25, 1)):
             os.utime(file, (time.time() - hours * 3600,) * 2)
-            assert collect(account).pieces == gone
+            assert collect(account, settings.VPS_BACKUP_STORE).pieces == gone
 
 
 def test_while_a_manifest_cannot_be_read_nothing_goes(account: Account, vault: Vault) -> None:
@@ -141,10 +142,10 @@ def test_while_a_manifest_cannot_be_read_nothing_goes(account: Account, vault: V
     before = pieces_in(vault)
 
     with pytest.raises(ManifestBad, match=str(damaged.backup)):
-        collect(account, rest=WHATEVER_AGE)
+        collect(account, settings.VPS_BACKUP_STORE, rest=WHATEVER_AGE)
     assert pieces_in(vault) == before
     manifests.remove(vault, damaged.backup)
-    assert collect(account, rest=WHATEVER_AGE).pieces == len(before)
+    assert collect(account, settings.VPS_BACKUP_STORE, rest=WHATEVER_AGE).pieces == len(before)
 
 
 def test_files_that_are_not_ours_are_left_alone(account: Account, vault: Vault) -> None:
@@ -152,7 +153,7 @@ def test_files_that_are_not_ours_are_left_alone(account: Account, vault: Vault) 
     for path in foreign:
         vault.store.put(path, b"x")
 
-    assert collect(account, rest=WHATEVER_AGE) == (0, 0)
+    assert collect(account, settings.VPS_BACKUP_STORE, rest=WHATEVER_AGE) == (0, 0)
     assert {found.path for found in vault.store.list(vault.folder)} == set(foreign)
 
 
@@ -168,13 +169,18 @@ def test_a_write_keeps_the_pieces_that_it_relies_on(account: Account, vault: Vau
         yield Data(0, b"new")
         manifests.remove(vault, parent.backup)
         with pytest.raises(PiecesHeld):
-            elsewhere(lambda: collect(account, rest=WHATEVER_AGE))
-        assert elsewhere(lambda: collect(account, rest=WHATEVER_AGE, dry_run=True)).pieces >= 3
+            elsewhere(lambda: collect(account, settings.VPS_BACKUP_STORE, rest=WHATEVER_AGE))
+        assert (
+            elsewhere(
+                lambda: collect(account, settings.VPS_BACKUP_STORE, rest=WHATEVER_AGE, dry_run=True)
+            ).pieces
+            >= 3
+        )
 
     with keeping_pieces(account) as hold:
         taken = written(vault, changes(), len(disk), parent=parent, require_hold=hold.require).manifest
 
-    assert elsewhere(lambda: collect(account, rest=WHATEVER_AGE)).pieces == 1
+    assert elsewhere(lambda: collect(account, settings.VPS_BACKUP_STORE, rest=WHATEVER_AGE)).pieces == 1
     assert contents(vault, taken) == b"new" + disk[3:]
 
 
@@ -189,10 +195,10 @@ def test_a_restore_keeps_the_pieces_of_a_backup_that_is_deleted_meanwhile(
             restored += data
             manifests.remove(vault, taken.backup)
             with pytest.raises(PiecesHeld):
-                elsewhere(lambda: collect(account, rest=WHATEVER_AGE))
+                elsewhere(lambda: collect(account, settings.VPS_BACKUP_STORE, rest=WHATEVER_AGE))
 
     assert bytes(restored) == disk
-    assert collect(account, rest=WHATEVER_AGE).pieces == 8
+    assert collect(account, settings.VPS_BACKUP_STORE, rest=WHATEVER_AGE).pieces == 8
 
 
 def test_several_write_at_once_and_none_while_pieces_are_collected(
@@ -213,14 +219,14 @@ def test_several_write_at_once_and_none_while_pieces_are_collected(
         with pytest.raises(CollectingNow):
             elsewhere(keep)
         with pytest.raises(PiecesHeld):
-            elsewhere(lambda: collect(account))
+            elsewhere(lambda: collect(account, settings.VPS_BACKUP_STORE))
         refused.append(names)
         remove(self, names)
 
     monkeypatch.setattr(Vault, "remove_pieces", remove_meanwhile)
     with keeping_pieces(account):
         elsewhere(keep)
-    assert collect(account, rest=WHATEVER_AGE).pieces == len(refused) == 1
+    assert collect(account, settings.VPS_BACKUP_STORE, rest=WHATEVER_AGE).pieces == len(refused) == 1
     elsewhere(keep)
 
 
@@ -258,7 +264,7 @@ def test_collecting_stops_when_its_session_has_ended(
     monkeypatch.setattr(Vault, "remove_pieces", remove_and_end)
     monkeypatch.setattr(collecting, "BATCH", 1)
     with pytest.raises(HoldLost):
-        elsewhere(lambda: collect(account, rest=WHATEVER_AGE))
+        elsewhere(lambda: collect(account, settings.VPS_BACKUP_STORE, rest=WHATEVER_AGE))
     assert len(pieces_in(vault)) == 3
 
 
@@ -269,6 +275,7 @@ import sys
 import django
 django.setup()
 from uuid import UUID
+from django.conf import settings
 from accounts.models import Account
 from backups.pieces import PIECE_BYTES
 from backups.reading import Data
@@ -284,7 +291,8 @@ def changes():
     sys.stdin.read()
 
 with keeping_pieces(account) as hold:
-    written(vault_of(account), changes(), len(disk), backup=UUID(sys.argv[2]), require_hold=hold.require)
+    vault = vault_of(account, settings.VPS_BACKUP_STORE)
+    written(vault, changes(), len(disk), backup=UUID(sys.argv[2]), require_hold=hold.require)
 """
 
 
@@ -309,12 +317,14 @@ def test_a_worker_that_died_in_the_middle_holds_nothing_up_and_loses_nothing(
     with worker(account, backup, configured) as process:
         assert wait_for(lambda: process.poll() is not None or len(pieces_in(vault)) == 3, 60)
         with pytest.raises(PiecesHeld):
-            collect(account, rest=WHATEVER_AGE)
+            collect(account, settings.VPS_BACKUP_STORE, rest=WHATEVER_AGE)
         os.kill(process.pid, signal.SIGKILL)
     assert wait_for(lambda: not held(account), 30), "the dead worker's lock"
 
     assert list(vault.list_manifests()) == []
-    removed = collect(account, rest=WHATEVER_AGE if age == "old" else collecting.REST)
+    removed = collect(
+        account, settings.VPS_BACKUP_STORE, rest=WHATEVER_AGE if age == "old" else collecting.REST
+    )
     assert removed.pieces == (3 if age == "old" else 0)
     disk = random_disk(4)
     with keeping_pieces(account) as hold:
@@ -325,7 +335,7 @@ def test_a_worker_that_died_in_the_middle_holds_nothing_up_and_loses_nothing(
 
 def held(account: Account) -> bool:
     try:
-        collect(account, rest=timedelta(days=1000))
+        collect(account, settings.VPS_BACKUP_STORE, rest=timedelta(days=1000))
     except PiecesHeld:
         return True
     return False
@@ -345,7 +355,7 @@ def test_of_writers_deletions_and_collecting_at_once_no_backup_is_lost(
     def collect_on_and_on() -> None:
         while not done.is_set():
             try:
-                collected.append(collect(account, rest=WHATEVER_AGE))
+                collected.append(collect(account, settings.VPS_BACKUP_STORE, rest=WHATEVER_AGE))
             except PiecesHeld:
                 time.sleep(0.005)
             else:

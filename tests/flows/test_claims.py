@@ -20,8 +20,9 @@ from inventory.pools import PoolCounts, add_ip_pool, counted, counts_of
 from inventory.services import claim, make_port, put_in_use, release, remove_port
 from plans.models import Location
 from provisioning.drivers.base import HostMisconfigured
+from provisioning.jobs import Job
 from provisioning.machine_specs import spec_of
-from provisioning.workflows import Job, power_on
+from provisioning.workflows import power_on
 from servers import lifecycle, services
 from servers.models import Operation, Server
 from servers.states import OperationStatus, ServerStatus

@@ -91,7 +91,7 @@ def test_a_check_counts_among_what_is_under_way_on_its_host(
 
 
 def test_an_operation_about_nothing_is_refused_by_the_database() -> None:
-    with pytest.raises(IntegrityError, match="an_operation_is_about_something"):
+    with pytest.raises(IntegrityError, match="an_operation_is_about_one_thing"):
         OperationFactory.create(server=None, hypervisor=None)
 
 

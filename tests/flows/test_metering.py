@@ -14,6 +14,7 @@ from django.db.models import F
 from hypothesis import strategies as st
 
 from accounts.models import Account
+from backups.kinds import BackupKind
 from billing import metering, months
 from billing.costs import MOMENT, numbers_of
 from billing.ledger_audit import findings
@@ -31,6 +32,7 @@ from tests.factories import (
     OsVersionFactory,
     PlanFactory,
     ServerFactory,
+    complete_backup,
     wish_for,
 )
 from tests.flows.test_operations import at_once
@@ -115,6 +117,8 @@ def fails(
 def active(shop: dict[str, Any], **wanted: Any) -> Server:
     server = create(shop, AccountFactory.create(), **wanted)
     carry_out(server)
+    if server.backups_enabled:
+        complete_backup(Server.objects.get(pk=server.pk))
     return server
 
 
@@ -267,10 +271,14 @@ def test_a_running_server_keeps_the_price_that_it_was_sold_at(
 
 
 def test_backups_cost_their_part_while_they_are_enabled(at: Any, shop: dict[str, Any]) -> None:
+    """From the first that is complete: until then nothing was made.  Guard: ``charges.follow_backup``."""
     time = at("2026-03-10 12:00:00")
     server = active(shop)
-    time.wait(minutes=90)
     services.update_server(server=server, backups_enabled=True)
+    time.wait(minutes=90)
+    complete_backup(Server.objects.get(pk=server.pk), BackupKind.SNAPSHOT)
+    assert not Meter.objects.filter(subject_id=server.pk, component="backups").exists()
+    complete_backup(Server.objects.get(pk=server.pk))
     time.wait(hours=2)
     services.update_server(server=server, backups_enabled=False)
     time.wait(hours=2)
@@ -474,6 +482,7 @@ def test_the_audit_names_servers_that_are_charged_nothing_or_something_else(
     audited()
     without = ServerFactory.create(metered=False)
     unrated = ServerFactory.create()
+    complete_backup(Server.objects.get(pk=backups.pk))
     Server.objects.filter(pk=backups.pk).update(backups_enabled=True)
     ServerFactory.create(status="suspended")
     Meter.objects.filter(pk=meter_of(unrated).pk).update(due_at=None)
@@ -576,6 +585,7 @@ def test_a_rate_that_an_hour_begins_with_is_never_changed_or_removed(
     """
     time = at("2026-03-10 12:00:00")
     server = active(shop)
+    complete_backup(Server.objects.get(pk=server.pk))
     time.wait(minutes=30)
     services.update_server(server=server, backups_enabled=True)
     time.wait(minutes=75)
@@ -590,6 +600,7 @@ def test_what_is_switched_on_and_off_within_an_hour_leaves_one_rate(at: Any, sho
     """Guard: ``first_hour_from`` in ``meters._change``.  The hour's beginning counts."""
     time = at("2026-03-10 12:00:00.7")
     server = active(shop)
+    complete_backup(Server.objects.get(pk=server.pk))
     for hour in range(3):
         for toggle in range(9 + hour % 2):
             time.wait(minutes=6)
@@ -683,12 +694,13 @@ class Life:
     hourly: int = 0  # in ten-thousandths
     monthly: int = 0
     backups: bool = False
+    has_backup: bool = False
 
     def tell(self, now: datetime) -> None:
         if self.status == "active" and self.began is None:
             self.began = now
         costs = self.status in {"active", "stopped"}
-        self.told.append((now, self.hourly, self.monthly, self.backups, costs))
+        self.told.append((now, self.hourly, self.monthly, self.backups and self.has_backup, costs))
 
 
 def straightforward(life: Life, until: datetime) -> int:
@@ -724,7 +736,7 @@ PRICES = st.tuples(st.integers(1, 5000), st.integers(1, 3000).map(lambda cents: 
 WHAT = [
     *("create", "create", "create fails", "resize", "resize fails", "backups", "stop", "start", "delete"),
     *("suspend", "suspend", "suspend fails", "unsuspend", "unsuspend", "reprice", "tick", "late tick"),
-    *("set back", "backups"),
+    *("set back", "backups", "backup completes", "backup completes"),
 ]
 EVENTS = st.lists(
     st.tuples(
@@ -824,6 +836,9 @@ def _happens_to(
     elif what == "backups" and life.status not in {"deleted", "error"}:
         services.update_server(server=server, backups_enabled=not life.backups)
         life.backups = not life.backups
+    elif what == "backup completes" and runs:
+        complete_backup(Server.objects.get(pk=server.pk))
+        life.has_backup = True
     elif what == "stop" and life.status == "active":
         carry_out(server, K.STOP, meanwhile=meanwhile)
         life.status = "stopped"

@@ -17,6 +17,7 @@ from billing.models import ArchivedUsage, Meter, Proof, Usage
 from core import partitions
 from servers import services
 from servers.api.billing import usage_of
+from tests.factories import complete_backup
 from tests.flows.test_metering import active, at, audited, charged, meter_of
 
 __all__ = ["at"]
@@ -111,6 +112,7 @@ def test_a_proven_month_is_not_derived_again_until_something_in_it_was_changed(
     time = at("2026-03-10 12:00:00")
     server = active(shop)
     time.wait(days=5)
+    complete_backup(server)
     services.update_server(server=server, backups_enabled=True)
     time.wait(days=20)
     services.delete_server(server=server)

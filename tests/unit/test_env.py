@@ -215,7 +215,13 @@ WRONG = {
     "VPS_BACKUP_S3_REGION": [],  # a store's own word
     "VPS_BACKUP_S3_ACCESS_KEY_ID": [],  # likewise
     "VPS_BACKUP_S3_SECRET_ACCESS_KEY": [],
+    "VPS_BACKUPS_PER_HOST": ["0", "some"],
     "VPS_MIN_RUNWAY_HOURS": ["a day"],
+    "VPS_BACKUP_WINDOW_MINUTES": ["-1", "1201", "3 h"],
+    "VPS_BACKUPS_DAILY": ["0", "many"],
+    "VPS_BACKUPS_WEEKLY": ["-1", "many"],
+    "VPS_MAX_MANUAL_BACKUPS": ["-1", "many"],
+    "VPS_MAX_SNAPSHOTS": ["-1", "many"],
     "VPS_BACKUP_PRICE_RATIO": ["20 %", "-0.1"],
     "VPS_GRACE_HOURS": ["-1", "3 days"],
     "VPS_TERMINATE_AFTER_DAYS": ["-1"],

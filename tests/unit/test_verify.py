@@ -12,6 +12,7 @@ from uuid import UUID
 
 import pytest
 
+from backups.kinds import BackupStatus
 from core.findings import Finding, FindingCode
 from deploy.local.folder import PROJECT
 from inventory.models import Hypervisor
@@ -28,11 +29,13 @@ from provisioning.drivers.base import (
     Volume,
     WrongHost,
 )
+from provisioning.verify.backup_checks import check_backup_rows, check_backups_on_hosts
 from provisioning.verify.findings import Code
 from provisioning.verify.host_checks import check_hosts
 from provisioning.verify.row_checks import check_rows
 from provisioning.verify.snapshot import (
     AddressRow,
+    BackupRow,
     HostAnswer,
     HostRow,
     ImageRow,
@@ -118,6 +121,18 @@ SERVER = ServerRow(
     written_at=ago(days=1),
     sampled_at=ago(seconds=50),
 )
+BACKUP = BackupRow(
+    id=5,
+    uuid=UUID(int=5),
+    copied_as=UUID(int=6),
+    server=ONE,
+    server_id=1,
+    status=BackupStatus.COMPLETED,
+    is_open=False,
+    verified_at=ago(days=30),
+    damage="",
+    is_newest=True,
+)
 POOL = PoolRow(network="203.0.113.0/24", addresses=253, free=200)
 IMAGE = ImageRow(os="Debian 12", sha256="ab" * 32, is_there=True)
 
@@ -143,6 +158,7 @@ class World:
     )
     server: ServerRow = SERVER
     servers: dict[UUID, ServerRow] = field(default_factory=dict)
+    backups: dict[UUID, BackupRow] = field(default_factory=lambda: {BACKUP.uuid: BACKUP})
     pool: PoolRow = POOL
     image: ImageRow = IMAGE
     answers: dict[str, HostAnswer | HypervisorError] = field(
@@ -161,11 +177,17 @@ class World:
             placements=self.placements,
             ports=self.ports,
             servers={self.server.uuid: self.server} | self.servers,
+            backups=self.backups,
             pools=(self.pool,),
             images=(self.image,),
             known_images=frozenset({self.image.sha256}),
         )
-        return [*check_rows(rows), *check_hosts(rows, self.answers)]
+        return [
+            *check_rows(rows),
+            *check_backup_rows(rows),
+            *check_hosts(rows, self.answers),
+            *check_backups_on_hosts(rows, self.answers),
+        ]
 
     def codes(self) -> set[FindingCode]:
         return {finding.code for finding in self.findings()}
@@ -180,6 +202,10 @@ class World:
 
     def is_server(self, **changes: Any) -> World:
         self.server = replace(self.server, **changes)
+        return self
+
+    def backup(self, **changes: Any) -> World:
+        self.backups[BACKUP.uuid] = replace(BACKUP, **changes)
         return self
 
     def answer(self, host: str = "kvm1") -> HostAnswer:
@@ -320,6 +346,17 @@ WRONG: list[tuple[set[Code], Change]] = [
     ({C.IMAGE_UNKNOWN}, lambda w: w.answers_with(
         volumes=(*w.answer().volumes, Volume(name=f"image-{'cd' * 32}.qcow2", machine=None)))),
     ({C.SERVER_IMAGE_MISSING}, lambda w: w.answers_with(volumes=volumes_of(ONE))),
+    ({C.BACKUP_MISSED}, lambda w: w.is_server(backup_due_at=ago(hours=4))),
+    ({C.BACKUP_MISSED}, lambda w: w.is_server(
+        backup_due_at=NOW, last_automatic=BackupStatus.FAILED)),
+    ({C.BACKUP_DAMAGED}, lambda w: w.backup(damage="Piece ab at offset 0 is not in the store.")),
+    ({C.BACKUP_UNVERIFIED}, lambda w: w.backup(verified_at=ago(days=36))),
+    ({C.BACKUP_CHECKPOINT_UNKNOWN}, lambda w: w.machine(checkpoints=(STRANGER,))),
+    ({C.BACKUP_CHECKPOINT_UNKNOWN}, lambda w: (
+        w.backup(status=BackupStatus.FAILED), w.machine(checkpoints=(UUID(int=6),)))),
+    ({C.BACKUP_SCRATCH_LEFT}, lambda w: w.answers_with(volumes=(
+        *w.answer().volumes, Volume(name=f"{ONE}-backup-{STRANGER}.qcow2", machine=ONE)))),
+    ({C.GUEST_FROZEN}, lambda w: w.answers_with(frozen=(ONE,))),
     ({C.IMAGE_MISSING}, lambda w: setattr(w, "image", replace(w.image, is_there=False))),
 ]  # fmt: skip
 

@@ -10,12 +10,21 @@ from images.models import Image
 from plans.models import OsVersion, Plan
 from provisioning.workflows import WORKFLOWS
 from servers.prices import USAGE
-from servers.states import HOST_DEADLINES, HostOperationKind, OperationKind
+from servers.states import (
+    BACKUP_RULES,
+    HOST_DEADLINES,
+    BackupOperationKind,
+    HostOperationKind,
+    OperationKind,
+)
 from servers.wishes import (
     WISHES,
     ComponentPrice,
+    CreateWish,
+    Kind,
     RebuildWish,
     ResizeWish,
+    RestoreWish,
     Wish,
     WishInvalid,
     column_of,
@@ -25,7 +34,7 @@ from servers.wishes import (
 )
 
 K = OperationKind
-EVERY_KIND: list[OperationKind | HostOperationKind] = [*OperationKind, *HostOperationKind]
+EVERY_KIND: list[Kind] = [*OperationKind, *HostOperationKind, *BackupOperationKind]
 PLAN = Plan(
     pk=7,
     vcpus=2,
@@ -39,13 +48,15 @@ SOUND: dict[type[Wish], Wish] = {
     Wish: Wish(),
     ResizeWish: resize_to(PLAN),
     RebuildWish: rebuild_with(OsVersion(pk=5, image=Image(pk=6)), disk_number=2),
+    CreateWish: CreateWish(backup_id=7),
+    RestoreWish: RestoreWish(backup_id=7, disk_number=2),
 }
 
 each_kind = pytest.mark.parametrize("kind", EVERY_KIND)
 
 
 @each_kind
-def test_every_kind_has_its_type_of_wish_and_its_workflow(kind: OperationKind | HostOperationKind) -> None:
+def test_every_kind_has_its_type_of_wish_and_its_workflow(kind: Kind) -> None:
     assert kind in WISHES
     assert kind in WORKFLOWS
 
@@ -55,18 +66,23 @@ def test_every_kind_about_a_host_ends_at_last(kind: HostOperationKind) -> None:
     assert kind in HOST_DEADLINES
 
 
+@pytest.mark.parametrize("kind", BackupOperationKind)
+def test_every_kind_about_a_backup_has_its_rule(kind: BackupOperationKind) -> None:
+    assert kind in BACKUP_RULES
+
+
 def test_no_word_means_one_thing_to_a_server_and_another_to_a_host() -> None:
     assert len({kind.value for kind in EVERY_KIND}) == len(EVERY_KIND)
 
 
 @each_kind
-def test_a_wish_is_read_as_it_was_written(kind: OperationKind | HostOperationKind) -> None:
+def test_a_wish_is_read_as_it_was_written(kind: Kind) -> None:
     wish = SOUND[WISHES[kind]]
     assert wish_of(kind, orjson.loads(orjson.dumps(column_of(kind, wish)))) == wish
 
 
 @each_kind
-def test_a_wish_of_another_kind_is_refused(kind: OperationKind | HostOperationKind) -> None:
+def test_a_wish_of_another_kind_is_refused(kind: Kind) -> None:
     """Guard: ``wish_of`` in ``column_of``: a resize without a plan must not be opened."""
     for other, wish in SOUND.items():
         if other is not WISHES[kind]:
@@ -75,7 +91,7 @@ def test_a_wish_of_another_kind_is_refused(kind: OperationKind | HostOperationKi
 
 
 @each_kind
-def test_a_wish_with_a_word_that_is_unknown_is_refused(kind: OperationKind | HostOperationKind) -> None:
+def test_a_wish_with_a_word_that_is_unknown_is_refused(kind: Kind) -> None:
     """Guard: ``forbid_unknown_fields`` of Wish."""
     column = column_of(kind, SOUND[WISHES[kind]])
     with pytest.raises(WishInvalid):
@@ -83,7 +99,7 @@ def test_a_wish_with_a_word_that_is_unknown_is_refused(kind: OperationKind | Hos
 
 
 @each_kind
-def test_a_wish_that_lacks_a_word_is_refused(kind: OperationKind | HostOperationKind) -> None:
+def test_a_wish_that_lacks_a_word_is_refused(kind: Kind) -> None:
     column = column_of(kind, SOUND[WISHES[kind]])
     for word in column:
         with pytest.raises(WishInvalid):

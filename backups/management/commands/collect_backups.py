@@ -6,6 +6,7 @@ from accounts.models import Account
 from backups.collecting import collect
 from backups.commands import BackupCommand, account_named
 from backups.errors import BackupError
+from backups.services import addresses_in_use
 
 
 class Command(BackupCommand):
@@ -24,14 +25,16 @@ class Command(BackupCommand):
         accounts = [account_named(account)] if account else Account.objects.exclude(backup_key=None)
         failed = 0
         for each in accounts:
-            try:
-                found = collect(each, dry_run=dry_run)
-            except BackupError as error:
-                self.stderr.write(f"{each.email}: {error}")
-                failed += 1
-                continue
-            if found.pieces:
-                told = "would be removed" if dry_run else "removed"
-                self.stdout.write(f"{each.email}: {found.pieces} pieces, {found.size_bytes} bytes {told}")
+            for address in addresses_in_use():
+                try:
+                    found = collect(each, address, dry_run=dry_run)
+                except BackupError as error:
+                    self.stderr.write(f"{each.email}: {error}")
+                    failed += 1
+                    continue
+                if found.pieces:
+                    told = "would be removed" if dry_run else "removed"
+                    amount = f"{found.pieces} pieces, {found.size_bytes} bytes"
+                    self.stdout.write(f"{each.email}: {amount} {told} from {address}")
         if failed:
             raise CommandError(f"Nothing could be collected of {failed} accounts.")

@@ -2,13 +2,15 @@ from pathlib import Path
 from typing import Any
 from uuid import UUID
 
+from django.conf import settings
 from django.core.management.base import CommandParser
 
 from backups import manifests
 from backups.commands import BackupCommand, account_named
 from backups.manifests import Manifest
+from backups.models import Backup
 from backups.reading import read
-from backups.services import keeping_pieces, vault_of
+from backups.services import keeping_pieces, manifest_of, vault_of
 from backups.vaults import Vault
 
 
@@ -28,8 +30,9 @@ class Command(BackupCommand):
     def handle(self, *args: Any, backup: UUID, account: str, to: Path, **options: Any) -> None:
         owner = account_named(account)
         with keeping_pieces(owner):
-            vault = vault_of(owner)
-            manifest = manifests.get(vault, backup)
+            row = Backup.objects.filter(uuid=backup, account=owner).first()
+            vault = vault_of(owner, row.store if row else settings.VPS_BACKUP_STORE)
+            manifest = manifest_of(row, vault) if row else manifests.get(vault, backup)
             _export(vault, manifest, to)
         self.stdout.write(f"{to}: {manifest.disk_bytes} bytes, {manifest.data_bytes} of them data")
 
