@@ -42,6 +42,7 @@ def _domain(uuid: UUID, read: Any = None, **others: Any) -> Any:
         "isPersistent": lambda: True,
         "hasManagedSaveImage": lambda: False,
         "snapshotNum": lambda: 0,
+        "listAllCheckpoints": list,
     }
     return SimpleNamespace(**answers | others)
 
