@@ -25,8 +25,10 @@ from provisioning import hypervisors
 from provisioning.drivers.base import (
     BackupProgress,
     DiskContent,
+    Driver,
     HypervisorError,
     MachineNotFound,
+    MachineSpec,
     VolumeMissing,
 )
 from provisioning.jobs import AskAgain, GaveUp, Job, StartOver
@@ -180,14 +182,14 @@ def remove_backup(job: Job) -> None:
         manifests.remove(vault_of(job.backup.account, job.backup.store), job.backup.stored_as)
 
 
-def restore_disk(job: Job, source: Backup) -> None:
+def write_disk_from(source: Backup, host: Driver, spec: MachineSpec) -> None:
     """Make the disk from a backup, each piece of it verified."""
     with keeping_pieces(source.account):
         vault = vault_of(source.account, source.store)
         manifest = manifest_of(source, vault)
         size = manifest.disk_bytes
         spans = [(index * PIECE_BYTES, length_of(size, index)) for index, _ in manifest.named()]
-        job.host.write_disk(job.spec, spans, reading.read(vault, manifest))
+        host.write_disk(spec, spans, reading.read(vault, manifest))
 
 
 def _clear_host(job: Job) -> None:

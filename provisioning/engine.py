@@ -14,11 +14,20 @@ from core.database import is_unavailable
 from provisioning.drivers.base import HypervisorError, MachineDelivered, MachineNotFound
 from provisioning.jobs import AskAgain, GaveUp, Job, StartOver, Step
 from provisioning.lease import kept_lease
+from provisioning.trials import remove_trial_of, trials
 from provisioning.workflows import TRIED_UNTIL_DONE, UNDO_STEPS, WORKFLOWS, deliver
 from servers import lifecycle, services
 from servers.lifecycle import Failure
+from servers.models import Operation
 from servers.selectors import given_up_servers, idle_suspended_servers
-from servers.states import BACKUP_RULES, RULES, BackupOperationKind, OperationKind, PowerState
+from servers.states import (
+    BACKUP_RULES,
+    OPEN_OPERATION,
+    RULES,
+    BackupOperationKind,
+    OperationKind,
+    PowerState,
+)
 
 log = logging.getLogger(__name__)
 
@@ -55,11 +64,12 @@ def _carry_out(job: Job) -> None:
 def _clean_up_after_myself(job: Job) -> None:
     """Take back what this worker did after it lost its lease and another worker had finished.
 
-    Removes a machine that it made for a server that was given up.  Switches off a machine that it
-    started for a suspended server.
+    Removes a machine that it made for a server that was given up, or for a trial that is over.  Switches off
+    a machine that it started for a suspended server.
     """
     operation = job.operation
     if operation.server_id is None:
+        _clean_up_after_my_trial(operation)
         return
     must_be_off = idle_suspended_servers().filter(pk=operation.server_id)
     try:
@@ -74,6 +84,15 @@ def _clean_up_after_myself(job: Job) -> None:
         return
     except HypervisorError:
         log.exception("what is left of %s is for reconcile or verify to find", operation.subject_name)
+
+
+def _clean_up_after_my_trial(operation: Operation) -> None:
+    if not trials().filter(pk=operation.pk).exclude(status__in=OPEN_OPERATION).exists():
+        return
+    try:
+        remove_trial_of(operation)
+    except HypervisorError as error:
+        log.warning("what is left of %s is for reconcile to remove: %s", operation, error)
 
 
 def _work(job: Job) -> None:

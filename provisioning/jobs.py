@@ -11,7 +11,7 @@ from provisioning.drivers.base import Driver, MachineSpec
 from servers import lifecycle
 from servers.models import Operation, Server
 from servers.states import PowerState, ServerStatus
-from servers.wishes import CreateWish, RestoreWish, Wish
+from servers.wishes import Wish, made_from
 
 
 class AskAgain(Exception):
@@ -66,8 +66,7 @@ class Job:
     @cached_property
     def source(self) -> Backup | None:
         """The backup that the disk is made from; None: it is made from an image."""
-        wish = self.wish
-        backup_id = wish.backup_id if isinstance(wish, CreateWish | RestoreWish) else None
+        backup_id = made_from(self.wish)
         return None if backup_id is None else Backup.objects.select_related("account").get(pk=backup_id)
 
     @cached_property

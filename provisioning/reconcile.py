@@ -34,6 +34,7 @@ from provisioning.drivers.base import (
 )
 from provisioning.host_facts import fault_of_room
 from provisioning.strangers import fault_of_strangers
+from provisioning.trials import leftover_trials_on, remove_trial_of
 from servers import lifecycle, services
 from servers.models import Server
 from servers.selectors import (
@@ -96,6 +97,7 @@ def reconcile(hypervisor: Hypervisor) -> list[Decision]:
         _reattach(hypervisor)
         _resume(hypervisor, powers, room)
     _remove_leftovers(hypervisor, decisions)
+    remove_trials(hypervisor, powers)
     return decisions
 
 
@@ -247,6 +249,14 @@ def _remove_leftovers(hypervisor: Hypervisor, decisions: Iterable[Decision]) -> 
             log.warning("what is left of server %s stays for now: %s", server.uuid, error)
             return
         services.release_claims(server=server)
+
+
+def remove_trials(hypervisor: Hypervisor, machines: Collection[UUID]) -> None:
+    """Remove what trials of backups left here."""
+    try:
+        see_to_each("trial", leftover_trials_on(hypervisor, machines), remove_trial_of, concerns_all=_passes)
+    except HypervisorError as error:
+        log.warning("host %s keeps what trials of backups left: %s", hypervisor, error)
 
 
 def sample_usage(hypervisor: Hypervisor) -> None:

@@ -1,4 +1,4 @@
-"""Machines with our names that have no row: the database is older than the host, as after a restore.
+"""Machines with our names of which no row is known: the database is older than the host, as after a restore.
 
 An operator must compare them before the host sells anything or their addresses go to another customer.
 """
@@ -10,6 +10,7 @@ from uuid import UUID
 from inventory.models import Hypervisor
 from inventory.pools import reserve
 from provisioning import hypervisors
+from provisioning.trials import trials
 from servers.models import Server
 
 log = logging.getLogger(__name__)
@@ -22,6 +23,7 @@ def fault_of_strangers(hypervisor: Hypervisor, machines: Collection[UUID]) -> st
     """
     known = Server.objects.filter(uuid__in=machines).values_list("uuid", flat=True)
     strangers = set(machines) - set(known)
+    strangers -= set(trials().filter(uuid__in=strangers).values_list("uuid", flat=True))
     if not strangers:
         return ""
     found = [one for one in hypervisors.driver_for(hypervisor).machines() if one.uuid in strangers]

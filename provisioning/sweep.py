@@ -20,7 +20,7 @@ from core.backoff import Backoff
 from provisioning.engine import carry_out
 from servers.models import Operation
 from servers.selectors import due_operations, waiting_operations
-from servers.services import queue_of
+from servers.services import sent_with
 
 log = logging.getLogger(__name__)
 
@@ -98,7 +98,7 @@ class Sweep:
 
 
 def _remind(operation: Operation) -> None:
-    current_app.send_task("provisioning.carry_out", [operation.pk], queue=queue_of(operation))
+    current_app.send_task("provisioning.carry_out", [operation.pk], **sent_with(operation))
 
 
 def _carry_out_in_thread(operation_id: int) -> None:

@@ -24,8 +24,8 @@ from provisioning.backup_steps import (
     end_backup,
     read_again,
     remove_backup,
-    restore_disk,
     store_backup,
+    write_disk_from,
 )
 from provisioning.drivers.base import (
     HostBusy,
@@ -35,6 +35,7 @@ from provisioning.drivers.base import (
     MachineNotFound,
 )
 from provisioning.jobs import AskAgain, GaveUp, Job, Step
+from provisioning.trials import await_trial, make_trial, make_trial_disk, remove_trial, start_trial
 from servers import lifecycle, services
 from servers.states import BackupOperationKind, HostOperationKind, OperationKind, PowerState
 from servers.wishes import Kind, RebuildWish, RestoreWish
@@ -78,7 +79,7 @@ def make_disk(job: Job) -> None:
     if job.source is None:
         job.host.create_disk(job.spec)
     else:
-        restore_disk(job, job.source)
+        write_disk_from(job.source, job.host, job.spec)
 
 
 def write_seed(job: Job) -> None:
@@ -320,11 +321,12 @@ WORKFLOWS: dict[Kind, tuple[Step, ...]] = {
     HostOperationKind.CHECK: (check_host,),
     BackupOperationKind.TAKE: (begin_backup, await_backup, store_backup, end_backup),
     BackupOperationKind.VERIFY: (read_again,),
+    BackupOperationKind.BOOT: (make_trial_disk, make_trial, start_trial, await_trial, remove_trial),
     BackupOperationKind.REMOVE: (clear_host, remove_backup),
 }
 
 # Once the rest is done: neither a deadline nor an error is a reason to call the operation failed.
-TRIED_UNTIL_DONE = {remove_old_disk.__name__, end_backup.__name__}
+TRIED_UNTIL_DONE = {remove_old_disk.__name__, end_backup.__name__, remove_trial.__name__}
 
 UNDO_STEPS: dict[Kind, tuple[Step, ...]] = {
     K.CREATE: (remove_attempt, release_claims),
@@ -333,4 +335,5 @@ UNDO_STEPS: dict[Kind, tuple[Step, ...]] = {
     K.REBUILD: (return_to_old_disk, define, power_on_as_before, remove_old_disk),
     K.RESTORE: (return_to_old_disk, define, power_on_as_before, remove_old_disk),
     BackupOperationKind.TAKE: (abandon_backup,),
+    BackupOperationKind.BOOT: (remove_trial,),
 }

@@ -8,6 +8,7 @@ from contextlib import suppress
 from datetime import datetime, timedelta
 from typing import Any
 
+from django.conf import settings
 from django.db import IntegrityError, transaction
 from django.db.models.functions import Now
 
@@ -17,13 +18,17 @@ from backups.services import address_for
 from core import clock
 from core.errors import NotAllowedNow, OperationInProgress, Refusal
 from core.written import take_over
+from inventory.services import claim, release
+from plans.models import Location
 from servers import backup_schedule, lifecycle
 from servers.changes import BackupChange
 from servers.copies import (
+    boots_since,
     readers_of,
     require_available,
     require_restorable,
     require_within_limit,
+    sample_to_boot,
     unread_backups,
 )
 from servers.models import Operation, Server
@@ -135,12 +140,44 @@ def verify_backup(*, backup: Backup) -> Operation:
 
     Refuses one that is not whole, and OperationInProgress.
     """
+    operation = lifecycle.request_of_backup(_locked_whole(backup), BackupOperationKind.VERIFY)
+    wake(operation)
+    return operation
+
+
+@transaction.atomic
+def boot_backup(*, backup: Backup) -> Operation:
+    """Order a machine to be started from a whole backup, without a network, until its guest agent answers.
+
+    It has VPS_TRIAL_MEMORY and room of its own, and is removed then.  Refuses a backup that is not whole, one
+    of a system without an agent, with NoCapacity, and with OperationInProgress.
+    """
+    now_there = _locked_whole(backup)
+    if not now_there.base_image.has_agent:
+        raise Refusal("The system of this backup has no guest agent that could answer.", code="no_agent")
+    room = claim(
+        now_there.location, vcpus=1, memory_mib=settings.VPS_TRIAL_MEMORY, disk_gib=now_there.disk_gib
+    )
+    operation = lifecycle.request_of_backup(now_there, BackupOperationKind.BOOT, room.hypervisor_id, room)
+    wake(operation)
+    return operation
+
+
+@transaction.atomic
+def release_trial(operation: Operation) -> None:
+    """Give back the room of a trial machine that is removed.  May be repeated."""
+    room = Operation.objects.select_for_update(of=("self",)).get(pk=operation.pk).trial_room
+    Operation.objects.filter(pk=operation.pk).update(trial_room=None)
+    operation.trial_room = None
+    if room is not None:
+        release(room)
+
+
+def _locked_whole(backup: Backup) -> Backup:
     now_there = Backup.objects.select_for_update(no_key=True).get(pk=backup.pk)
     if now_there.status != BackupStatus.COMPLETED:
         raise NotAllowedNow(f"Cannot read a backup that is {now_there.status}.", code="not_allowed_now")
-    operation = lifecycle.request_of_backup(now_there, BackupOperationKind.VERIFY)
-    wake(operation)
-    return operation
+    return now_there
 
 
 def verify_due_backups() -> int:
@@ -150,6 +187,23 @@ def verify_due_backups() -> int:
         with suppress(OperationInProgress, NotAllowedNow):
             verify_backup(backup=backup)
             ordered += 1
+    return ordered
+
+
+def boot_due_backups() -> int:
+    """Order a sample to be booted: of each location VPS_BACKUPS_BOOTED_DAILY a day.  Returns their number.
+
+    Where there is no room for a machine just now, none is until the next time.
+    """
+    ordered = 0
+    for location in Location.objects.all():
+        booted = boots_since(location, timedelta(days=1)).count()
+        for backup in sample_to_boot(location)[: max(0, settings.VPS_BACKUPS_BOOTED_DAILY - booted)]:
+            try:
+                boot_backup(backup=backup)
+                ordered += 1
+            except Refusal as refusal:
+                log.warning("backup %s is not booted now: %s", backup.uuid, refusal)
     return ordered
 
 

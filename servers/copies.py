@@ -13,7 +13,7 @@ from backups.services import is_available
 from core.errors import Refusal
 from plans.models import Location
 from servers.models import Operation, Server
-from servers.states import OPEN_OPERATION, OperationKind
+from servers.states import OPEN_OPERATION, BackupOperationKind, OperationKind
 
 LIMITS = {BackupKind.MANUAL: "VPS_MAX_MANUAL_BACKUPS", BackupKind.SNAPSHOT: "VPS_MAX_SNAPSHOTS"}
 WORDS = {BackupKind.MANUAL: "manual backups", BackupKind.SNAPSHOT: "snapshots"}
@@ -36,12 +36,28 @@ def has_automatic_backup(server: Server) -> bool:
 
 def unread_backups(since: timedelta) -> QuerySet[Backup]:
     """The last whole backup of each server, if it was not read for so long; longest unread first."""
+    return newest_whole().filter(verified_at__lt=Now() - since).order_by("verified_at")
+
+
+def sample_to_boot(location: Location) -> QuerySet[Backup]:
+    """The last whole backup of each server there whose guest agent answered when it was taken, shuffled."""
+    frozen = newest_whole().filter(location=location, was_running=True, is_consistent=True, damage="")
+    return frozen.order_by("?")
+
+
+def boots_since(location: Location, since: timedelta) -> QuerySet[Operation]:
+    """The trials of backups of this location that were ordered lately."""
+    boots = Operation.objects.filter(kind=BackupOperationKind.BOOT, backup__location=location)
+    return boots.filter(created_at__gt=Now() - since)
+
+
+def newest_whole() -> QuerySet[Backup]:
+    """The last whole backup of each server, unless an operation is under way about it."""
     newer = Backup.objects.filter(
         server_id=OuterRef("server_id"), status=BackupStatus.COMPLETED, pk__gt=OuterRef("pk")
     )
-    reading = Operation.objects.filter(backup=OuterRef("pk"), status__in=OPEN_OPERATION)
-    whole = Backup.objects.filter(~Exists(newer), ~Exists(reading), status=BackupStatus.COMPLETED)
-    return whole.filter(verified_at__lt=Now() - since).order_by("verified_at")
+    at_work = Operation.objects.filter(backup=OuterRef("pk"), status__in=OPEN_OPERATION)
+    return Backup.objects.filter(~Exists(newer), ~Exists(at_work), status=BackupStatus.COMPLETED)
 
 
 def readers_of(backup: Backup) -> QuerySet[Operation]:

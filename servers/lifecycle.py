@@ -24,7 +24,7 @@ from core import leases
 from core.errors import NotAllowedNow, NotFound, OperationInProgress
 from core.leases import LeaseLost as LeaseLost  # for those who call what is here
 from core.written import take_over
-from inventory.models import Hypervisor
+from inventory.models import Hypervisor, Placement
 from servers.changes import BackupChange, StatusChange, announce, announce_backup
 from servers.lanes import lane_of
 from servers.models import Operation, Server
@@ -46,8 +46,22 @@ from servers.states import (
     refusal,
     status_after_failure,
 )
-from servers.wishes import CreateWish, Kind, RebuildWish, ResizeWish, RestoreWish, Wish, column_of
+from servers.wishes import (
+    CreateWish,
+    Kind,
+    RebuildWish,
+    ResizeWish,
+    RestoreWish,
+    Wish,
+    column_of,
+    made_from,
+)
 
+DID_NOT_BOOT = "did_not_boot"
+HOW_FOUND_WHOLE: dict[Kind, Verified] = {
+    BackupOperationKind.VERIFY: Verified.READ,
+    BackupOperationKind.BOOT: Verified.BOOTED,
+}
 UNDO = "undo"  # the step of an operation that was given up
 NOTHING = Wish()
 
@@ -118,18 +132,21 @@ def request_of_host(hypervisor: Hypervisor, kind: HostOperationKind, wish: Wish 
 
 
 def request_of_backup(
-    backup: Backup, kind: BackupOperationKind, hypervisor_id: int | None = None
+    backup: Backup,
+    kind: BackupOperationKind,
+    hypervisor_id: int | None = None,
+    trial_room: Placement | None = None,
 ) -> Operation:
     """Open an operation of the current actor on a backup.  Refuses a second one (OperationInProgress)."""
-    return _insert(kind, NOTHING, BACKUP_RULES[kind].deadline, backup=backup, hypervisor_id=hypervisor_id)
+    where = {"hypervisor_id": hypervisor_id, "trial_room": trial_room}
+    return _insert(kind, NOTHING, BACKUP_RULES[kind].deadline, backup=backup, **where)
 
 
 def _open(server: Server, kind: OperationKind, before: ServerStatus, wish: Wish) -> Operation:
     where = server.home.hypervisor_id if server.home else None
     about = {"server": server, "hypervisor_id": where, "status_before": before}
     # A disk that is made from a backup takes as long in a new server as in a restore.
-    from_backup = isinstance(wish, CreateWish) and wish.backup_id is not None
-    deadline = RULES[OperationKind.RESTORE if from_backup else kind].deadline
+    deadline = RULES[kind if made_from(wish) is None else OperationKind.RESTORE].deadline
     return _insert(kind, wish, deadline, **about)
 
 
@@ -320,11 +337,9 @@ def _end_backup(operation: Operation, ended: OperationStatus) -> None:
     after = rule.succeeds_in if has_succeeded else rule.fails_in
     if after is None:
         return
-    if operation.kind == BackupOperationKind.VERIFY:
+    if how := HOW_FOUND_WHOLE.get(operation.typed_kind):
         if has_succeeded:
-            Backup.objects.filter(pk=backup.pk).update(
-                verified_at=Now(), verified_by=Verified.READ, damage=""
-            )
+            _record_whole(backup, how)
         return
     changes: dict[str, Any] = {"status": after}
     if after == BackupStatus.COMPLETED:
@@ -333,6 +348,16 @@ def _end_backup(operation: Operation, ended: OperationStatus) -> None:
         changes |= {"error_code": operation.error_code, "message": operation.message}
     Backup.objects.filter(pk=backup.pk).update(**changes)
     announce_backup(BackupChange(Backup.objects.get(pk=backup.pk), server, after))
+
+
+def _record_whole(backup: Backup, how: Verified) -> None:
+    """One that did not boot stays damaged until it boots, however well it is read."""
+    changes: dict[str, Any] = {"verified_at": Now(), "verified_by": how}
+    boots = Operation.objects.filter(backup=backup, kind=BackupOperationKind.BOOT)
+    last = boots.exclude(status=OperationStatus.CANCELLED).order_by("-pk").first()
+    if how == Verified.BOOTED or last is None or last.error_code != DID_NOT_BOOT:
+        changes["damage"] = ""
+    Backup.objects.filter(pk=backup.pk).update(**changes)
 
 
 @transaction.atomic

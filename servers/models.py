@@ -197,6 +197,13 @@ class Operation(LeasedWork, ActorColumns):
         related_name="operations",
         help_text="Where the work is done; none for a server that held no place when this was ordered.",
     )
+    trial_room = models.ForeignKey(
+        Placement,
+        models.PROTECT,
+        null=True,
+        related_name="trials",
+        help_text="What a machine holds that is started to see whether a backup boots. It has our uuid.",
+    )
     kind = models.CharField(
         max_length=16,
         choices=[

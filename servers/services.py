@@ -45,8 +45,9 @@ from servers.states import (
     ServerStatus,
     SuspensionReason,
 )
-from servers.wishes import CreateWish, ResizeWish, Size, rebuild_with, resize_to
+from servers.wishes import CreateWish, ResizeWish, Size, made_from, rebuild_with, resize_to
 
+COPY_LIMIT_S = 13 * 3600  # a worker that copies a whole disk has longer than Celery's tasks have
 log = logging.getLogger(__name__)
 P = ParamSpec("P")
 
@@ -318,13 +319,17 @@ def wake(operation: Operation, *, delay_s: float = 0) -> None:
     """Have a worker look at an operation.  May be repeated."""
     # Named, not imported: servers must not know who carries operations out.  If the
     # message is lost the row is not, and provisioning's scheduler finds it.
-    send_on_commit("provisioning.carry_out", operation.pk, queue=queue_of(operation), delay_s=delay_s)
+    send_on_commit("provisioning.carry_out", operation.pk, **sent_with(operation), delay_s=delay_s)
 
 
-def queue_of(operation: Operation) -> str:
-    """The queue of the workers that carry an operation out."""
+def sent_with(operation: Operation) -> dict[str, Any]:
+    """Celery's options for a message about an operation: whose it is, and how long its worker may take."""
     code = locations[operation.subject.location_id].code
-    return queues.at(code) if operation.backup_id is None else queues.at(code, queues.BACKUPS)
+    kept_for = queues.SHARED if operation.backup_id is None else queues.BACKUPS
+    options: dict[str, Any] = {"queue": queues.at(code, kept_for)}
+    if operation.backup_id is not None or made_from(operation.typed_wish) is not None:
+        options["time_limit"] = COPY_LIMIT_S
+    return options
 
 
 def locked_server(server: Server) -> Server:

@@ -67,6 +67,7 @@ class BackupOperationKind(StrEnum):
 
     TAKE = "take_backup"
     VERIFY = "verify_backup"  # read all of it again
+    BOOT = "boot_backup"  # start a trial machine from it
     REMOVE = "remove_backup"
 
 
@@ -140,6 +141,7 @@ BACKUP_RULES: dict[BackupOperationKind, BackupRule] = {
     BackupOperationKind.VERIFY: BackupRule(
         BackupStatus.COMPLETED, BackupStatus.COMPLETED, timedelta(hours=12)
     ),
+    BackupOperationKind.BOOT: BackupRule(BackupStatus.COMPLETED, BackupStatus.COMPLETED, timedelta(hours=12)),
     BackupOperationKind.REMOVE: BackupRule(BackupStatus.DELETED, None, None),
 }
 

@@ -35,6 +35,11 @@ def verify_due_backups() -> None:
     backup_services.verify_due_backups()
 
 
+@shared_task(name="servers.boot_due_backups")
+def boot_due_backups() -> None:
+    backup_services.boot_due_backups()
+
+
 @shared_task(name="servers.remove_expired_backups")
 def remove_expired_backups() -> None:
     try:

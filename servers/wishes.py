@@ -95,6 +95,11 @@ class RestoreWish(Wish, frozen=True):
             raise ValueError("the first disk is a create's")
 
 
+def made_from(wish: Wish) -> int | None:
+    """The id of the backup that a wish has a disk made from, if it does."""
+    return wish.backup_id if isinstance(wish, CreateWish | RestoreWish) else None
+
+
 WISHES: dict[Kind, type[Wish]] = {
     OperationKind.CREATE: CreateWish,
     OperationKind.START: Wish,
@@ -110,6 +115,7 @@ WISHES: dict[Kind, type[Wish]] = {
     HostOperationKind.CHECK: Wish,
     BackupOperationKind.TAKE: Wish,
     BackupOperationKind.VERIFY: Wish,
+    BackupOperationKind.BOOT: Wish,
     BackupOperationKind.REMOVE: Wish,
 }
 

@@ -52,6 +52,8 @@ VPS_BACKUP_S3_ACCESS_KEY_ID = env_str("VPS_BACKUP_S3_ACCESS_KEY_ID", "")
 VPS_BACKUP_S3_SECRET_ACCESS_KEY = env_str("VPS_BACKUP_S3_SECRET_ACCESS_KEY", "")
 
 VPS_BACKUPS_PER_HOST = env_int("VPS_BACKUPS_PER_HOST", 1, minimum=1)
+VPS_BACKUPS_BOOTED_DAILY = env_int("VPS_BACKUPS_BOOTED_DAILY", 1)
+VPS_TRIAL_MEMORY = env_int("VPS_TRIAL_MEMORY", 1024, minimum=64)
 
 # What we promise
 VPS_MIN_RUNWAY_HOURS = env_int("VPS_MIN_RUNWAY_HOURS", 24)
@@ -223,6 +225,7 @@ PERIODIC_JOBS = {
     "servers.meter": 60,
     "servers.take_due_backups": 60,
     "servers.verify_due_backups": 600,
+    "servers.boot_due_backups": 3600,
     "servers.remove_expired_backups": 600,
     "billing.make_months": 3600,
     "webhooks.sweep": 5,

@@ -102,7 +102,7 @@ class Servers:
             ],
             "backups": [
                 *(BIN / "celery", "-A", "vpsorg", "worker", "--queues", "backups", "--concurrency", "2"),
-                *("--hostname", "backups@%h", "--time-limit", "46800", "--loglevel", "INFO"),
+                *("--hostname", "backups@%h", "--loglevel", "INFO"),
                 *("--without-gossip", "--without-mingle"),
             ],
             "webhooks": [

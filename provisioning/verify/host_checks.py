@@ -96,6 +96,8 @@ def _machines(rows: Rows, host: HostRow, answer: HostAnswer) -> Iterator[Finding
                     Code.MACHINE_COPY, name, f"has the metadata of machine {machine.server} and is not ours."
                 )
             continue
+        if rows.is_trial_on(host.name, machine.uuid):
+            continue
         server = rows.servers.get(machine.uuid)
         home = server and rows.host_of(server)
         if server is None or home is None:
@@ -129,6 +131,8 @@ def _volumes(rows: Rows, host: HostRow, answer: HostAnswer) -> Iterator[Finding]
                     f"volume {volume.name} on {host.name}",
                     "is an image of which we have no row; it is left alone.",
                 )
+            continue
+        if rows.is_trial_on(host.name, volume.machine):
             continue
         server = rows.servers.get(volume.machine)
         if server is None or not rows.may_be_on(server, host.name):

@@ -182,6 +182,7 @@ def _operation(now: datetime, server: ServerRow, operation: OperationRow) -> Ite
 
 def _placements(rows: Rows) -> Iterator[Finding]:
     taken = {claim for server in rows.servers.values() for claim in (server.home, server.incoming)}
+    taken |= {trial.placement for trial in rows.trials.values()}
     for placement in rows.placements.values():
         if placement.id not in taken:
             yield Finding(

@@ -18,6 +18,7 @@ from inventory.models import Hypervisor, IpAddress, IpPool, Placement, Port
 from inventory.pools import counted, counts_of
 from plans.selectors import versions_on_offer
 from provisioning.images import file_of
+from provisioning.trials import trials
 from provisioning.verify.snapshot import (
     AddressRow,
     BackupRow,
@@ -30,6 +31,7 @@ from provisioning.verify.snapshot import (
     Rows,
     ServerRow,
     Size,
+    TrialRow,
 )
 from servers.models import Operation, Server
 from servers.selectors import servers_that_keep_dying
@@ -55,17 +57,21 @@ def read_rows() -> Rows:
             servers={row.uuid: row for row in _servers(Server.objects.all())},
             backups={row.uuid: row for row in _backups()},
             frozen_perhaps=_frozen_perhaps(),
+            trials=_trials(),
             pools=tuple(_pools()),
             images=tuple(_images()),
             known_images=frozenset(Image.objects.values_list("sha256", flat=True)),
         )
 
 
-def read_again(machines: Collection[UUID]) -> dict[UUID, ServerRow]:
-    """The rows of some servers as they are now; a server that is gone is left out, as by ``read_rows``."""
+def read_again(machines: Collection[UUID]) -> tuple[dict[UUID, ServerRow], dict[UUID, TrialRow]]:
+    """The rows of some servers, and all trials, as they are now.
+
+    A server that is gone is left out, as by ``read_rows``.
+    """
     with transaction.atomic():
         _see_one_moment()
-        return {row.uuid: row for row in _servers(Server.objects.filter(uuid__in=machines))}
+        return {row.uuid: row for row in _servers(Server.objects.filter(uuid__in=machines))}, _trials()
 
 
 def _see_one_moment() -> None:
@@ -189,6 +195,13 @@ def _frozen_perhaps() -> dict[str, tuple[UUID, ...]]:
     for uuid, host in servers.values_list("uuid", "home__hypervisor__name"):
         found[host].add(uuid)
     return {host: tuple(uuids) for host, uuids in found.items()}
+
+
+def _trials() -> dict[UUID, TrialRow]:
+    """Those under way, and those just ended: reconcile removes what they left."""
+    lately = Q(finished_at=None) | Q(finished_at__gt=Now() - timedelta(minutes=10))
+    rows = trials().filter(lately, trial_room__isnull=False).select_related("hypervisor")
+    return {row.uuid: TrialRow(host=str(row.hypervisor), placement=row.trial_room_id or 0) for row in rows}
 
 
 def _pools() -> list[PoolRow]:

@@ -113,6 +113,14 @@ class BackupRow:
 
 
 @dataclass(frozen=True, kw_only=True)
+class TrialRow:
+    """The machine that is started to see whether a backup boots."""
+
+    host: str
+    placement: int
+
+
+@dataclass(frozen=True, kw_only=True)
 class PoolRow:
     network: str
     addresses: int
@@ -139,6 +147,7 @@ class Rows:
     servers: Mapping[UUID, ServerRow]
     backups: Mapping[UUID, BackupRow] = field(default_factory=dict)
     frozen_perhaps: Mapping[str, tuple[UUID, ...]] = field(default_factory=dict)  # by host
+    trials: Mapping[UUID, TrialRow] = field(default_factory=dict)
     pools: tuple[PoolRow, ...] = ()
     images: tuple[ImageRow, ...] = ()
     known_images: frozenset[str] = frozenset()
@@ -150,6 +159,9 @@ class Rows:
         """Whether the server is on this host, or moves to it."""
         claims = (server.home, server.incoming)
         return any(claim is not None and self.placements[claim].host == host for claim in claims)
+
+    def is_trial_on(self, host: str, machine: UUID) -> bool:
+        return machine in self.trials and self.trials[machine].host == host
 
     def servers_on(self, host: str) -> list[ServerRow]:
         return [server for server in self.servers.values() if self.host_of(server) == host]

@@ -59,11 +59,16 @@ def _ask(host: Hypervisor, frozen_perhaps: Sequence[UUID]) -> HostAnswer | Hyper
 
 
 def _confirmed(rows: Rows, findings: Iterable[Finding]) -> list[Finding]:
-    """Without those about servers that changed while the hosts were asked."""
+    """Without those about servers and trials that changed while the hosts were asked."""
     findings = list(findings)
     suspects = {finding.machine for finding in findings if finding.machine}
-    now = read_again(suspects) if suspects else {}
-    moved = {uuid for uuid in suspects if _stamp(rows.servers.get(uuid)) != _stamp(now.get(uuid))}
+    servers, trials = read_again(suspects) if suspects else ({}, {})
+    moved = {
+        uuid
+        for uuid in suspects
+        if _stamp(rows.servers.get(uuid)) != _stamp(servers.get(uuid))
+        or rows.trials.get(uuid) != trials.get(uuid)
+    }
     return [finding for finding in findings if finding.machine not in moved]
 
 

@@ -109,6 +109,7 @@ class Broker:
 
     def __init__(self, capture: Any) -> None:
         self.messages: list[tuple[str, list[Any]]] = []
+        self.sent_to: list[tuple[str, int | None]] = []  # queue, and seconds that its worker has
         self._capture = capture
 
     def after_commit_of(self, deed: Callable[[], Any]) -> list[tuple[str, list[Any]]]:
@@ -118,8 +119,9 @@ class Broker:
             assert self.messages == []
         return self.messages
 
-    def record(self, sender: str, body: Any, **about: Any) -> None:
+    def record(self, sender: str, body: Any, headers: Any, routing_key: str, **about: Any) -> None:
         self.messages.append((sender, list(body[0])))
+        self.sent_to.append((routing_key, headers["timelimit"][0]))
 
 
 @pytest.fixture

@@ -12,8 +12,9 @@ from django.utils import timezone
 from backups.kinds import BackupKind, BackupStatus
 from backups.models import Backup
 from core import clock
-from servers import backup_schedule, backup_services, lifecycle
+from servers import backup_schedule, backup_services, lifecycle, services
 from servers.models import Operation, Server
+from servers.services import COPY_LIMIT_S
 from servers.states import OPEN_OPERATION, BackupOperationKind
 from tests.api.conftest import Broker
 from tests.api.contract import is_refusal, is_validation_error
@@ -264,6 +265,30 @@ def test_a_worker_of_backups_is_told_when_it_is_committed(
     messages = broker.after_commit_of(lambda: alice.post("/backups/", new("backup", server)))
     operation = Operation.objects.get(kind=BackupOperationKind.TAKE)
     assert messages == [("provisioning.carry_out", [operation.pk])]
+    assert broker.sent_to == [("backups.us-west", COPY_LIMIT_S)]
+
+
+@pytest.mark.parametrize(
+    ("order", "limit"),
+    [
+        (lambda server: services.reboot_server(server=server), None),
+        (lambda server: backup_services.restore_backup(backup=complete_backup(server)), COPY_LIMIT_S),
+        (
+            lambda server: services.create_server(
+                **{name: getattr(server, name) for name in ("account", "plan", "os_version", "location")},
+                name="twin",
+                backup=complete_backup(server),
+            ),
+            COPY_LIMIT_S,
+        ),
+    ],
+    ids=["reboot", "restore", "create"],
+)
+def test_who_copies_a_disk_has_longer_and_takes_no_worker_of_backups(
+    server: Server, broker: Broker, order: Callable[[Server], Any], limit: int | None
+) -> None:
+    broker.after_commit_of(lambda: order(server))
+    assert broker.sent_to[-1] == ("provision.us-west", limit)
 
 
 def test_who_listens_hears_that_a_backup_is_complete_or_failed(alice: Customer, server: Server) -> None:

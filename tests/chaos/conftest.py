@@ -13,11 +13,16 @@ from dataclasses import dataclass, field
 from pathlib import Path
 
 import pytest
-from django.db import connection
+from django.db import connection, transaction
 
+from backups.models import Backup
 from deploy.local.folder import PROJECT
 from deploy.local.processes import Process, wait_for
+from images.models import Image
 from inventory.models import Hypervisor
+from provisioning import hypervisors
+from provisioning.reconcile import remove_trials
+from servers.backup_services import boot_backup
 from servers.models import Operation
 from servers.states import OPEN_OPERATION
 from tests.chaos.luck import SEED
@@ -121,6 +126,7 @@ def environment(tmp_path_factory: pytest.TempPathFactory, django_db_setup: None)
         "DJANGO_SETTINGS_MODULE": "vpsorg.settings",
         "VPS_OPERATION_LEASE": str(LEASE_S),
         "VPS_SHUTDOWN_TIMEOUT": "1",
+        "VPS_BOOT_TIMEOUT": "2",
         "VPS_BACKUPS_PER_HOST": "4",
         "CHAOS_ORDERS": str(tmp_path_factory.mktemp("orders")),
     }
@@ -145,10 +151,22 @@ def luck() -> random.Random:
     return random.Random(SEED)
 
 
+def boot(backup: Backup) -> Operation:
+    """Order a trial of a backup, which fails: there is no system inside that could have an agent."""
+    with transaction.atomic():  # nobody else sees an agent
+        image = Image.objects.filter(pk=backup.base_image_id)
+        image.update(has_agent=True)
+        operation = boot_backup(backup=backup)
+        image.update(has_agent=False)
+    return operation
+
+
 def await_end(plant: Plant, patience_s: float = PATIENCE_S) -> None:
     """Until nothing is open any more.  Says what is, and what the worker wrote, if that takes too long."""
     is_open = Operation.objects.filter(status__in=OPEN_OPERATION)
     if wait_for(lambda: plant.supervised() > 0 and not is_open.exists(), patience_s):
+        for host in Hypervisor.objects.all():  # as reconcile does, of which the plant has none
+            remove_trials(host, hypervisors.bare_driver_for(host).powers())
         return
     left = [f"{o} {o.status} {o.step} attempt {o.attempt}: {o.error_detail}" for o in is_open]
     parts = (plant.worker, plant.backups, plant.sweeps[0])

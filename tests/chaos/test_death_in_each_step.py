@@ -11,11 +11,12 @@ from django.db import transaction
 
 from backups.kinds import BackupKind
 from backups.models import Backup
+from provisioning.trials import remove_trial
 from provisioning.workflows import UNDO_STEPS, WORKFLOWS
 from servers import backup_services, services
 from servers.models import Operation, Server
 from servers.states import BackupOperationKind, OperationKind, OperationStatus, ServerStatus, SuspensionReason
-from tests.chaos.conftest import Plant, await_end
+from tests.chaos.conftest import Plant, await_end, boot
 from tests.chaos.truth import assert_all_is_true
 from tests.factories import PlanFactory
 
@@ -76,7 +77,7 @@ def wanted(kind: OperationKind | BackupOperationKind) -> dict[str, Any]:
     return {}
 
 
-@pytest.mark.parametrize("kind", [*OperationKind, *BackupOperationKind])
+@pytest.mark.parametrize("kind", [*OperationKind, *SERVICES])
 def test_whoever_dies_in_a_step_is_followed_by_another(
     plant: Plant, order: Callable[[], Server], kind: OperationKind | BackupOperationKind
 ) -> None:
@@ -105,6 +106,30 @@ def test_whoever_dies_in_a_step_is_followed_by_another(
         operation.refresh_from_db()
         assert (operation.status, operation.attempt >= 2) == (OperationStatus.SUCCEEDED, True)
     assert set(Server.objects.values_list("status", flat=True)) == {_ends_in(kind)}
+    assert_all_is_true()
+
+
+def test_whoever_dies_at_a_trial_of_a_backup_is_followed_by_another(
+    plant: Plant, order: Callable[[], Server]
+) -> None:
+    steps = [step.__name__ for step in WORKFLOWS[BackupOperationKind.BOOT] if step is not remove_trial]
+    places = [*steps, *(f"undo-{step.__name__}" for step in UNDO_STEPS[BackupOperationKind.BOOT])]
+    deaths = [(place, when) for place in places for when in ("before", "after")]
+    deaths.remove(("await_trial", "after"))  # it never ends well: nothing boots
+    servers = [order() for _ in deaths]
+    await_end(plant)
+    ask(servers, take)
+    await_end(plant)
+    with transaction.atomic():
+        operations = [boot(Backup.objects.get(server_id=server.pk)) for server in servers]
+        for operation, (place, when) in zip(operations, deaths, strict=True):
+            plant.order_death(operation, place, when)
+    await_end(plant)
+    assert plant.deaths_to_come() == [], "somebody was spared: the step was never reached"
+    for operation in operations:
+        operation.refresh_from_db()
+        assert (operation.status, operation.error_code) == (OperationStatus.FAILED, "did_not_boot")
+        assert (operation.attempt >= 2, operation.trial_room) == (True, None)
     assert_all_is_true()
 
 

@@ -19,7 +19,7 @@ from plans.models import Plan
 from servers import backup_services, services
 from servers.models import Server
 from servers.states import GONE, SuspensionReason
-from tests.chaos.conftest import Plant, await_end
+from tests.chaos.conftest import Plant, await_end, boot
 from tests.chaos.luck import TRIALS
 from tests.chaos.truth import assert_all_is_true
 from tests.factories import AccountFactory, PlanFactory
@@ -73,6 +73,7 @@ def ask_something(luck: random.Random, plans: list[Plan], create: Callable[[], o
         (backup_services.take_backup, {"kind": BackupKind.SNAPSHOT, "name": "x"}),
         (_of_its_backups(luck, backup_services.restore_backup), {}),
         (_of_its_backups(luck, backup_services.delete_backup), {}),
+        (_of_its_backups(luck, boot), {}),
     ]
     service, wanted = luck.choice(asks)
     with suppress(Refusal):
