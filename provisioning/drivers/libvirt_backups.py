@@ -132,12 +132,13 @@ def _frozen(domain: Any, wanted: bool) -> Iterator[bool]:
     Nothing but the beginning of a job may be in the block.  Whatever happens in it, the guest is thawed; the
     worker's death is for whoever takes the operation over.
     """
-    held = wanted and _freeze(domain)
+    held, since = wanted and _freeze(domain), monotonic()
     try:
         yield held
     finally:
         if held:
             _thaw(domain)
+            logger.info("%s was held still for %.3f s", domain.name(), monotonic() - since)
 
 
 def _freeze(domain: Any) -> bool:
