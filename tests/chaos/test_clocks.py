@@ -6,13 +6,16 @@ from collections.abc import Callable, Iterator
 from time import monotonic
 
 import pytest
+from django.core.management import call_command
 from django.db.models.functions import Now
 
+from backups.kinds import BackupKind, BackupStatus
+from backups.models import Backup
 from deploy.local.folder import PROJECT
 from deploy.local.processes import Process, wait_for
 from inventory import health
 from inventory.models import Hypervisor
-from servers import services
+from servers import backup_services, services
 from servers.models import Operation, Server
 from servers.states import OPEN_OPERATION, ServerStatus
 from tests.chaos.wrong_clock import WrongClock
@@ -34,10 +37,10 @@ def start_worker(environment: dict[str, str]) -> Iterator[Callable[..., Process]
     """A worker of the product.  Nobody sweeps: a message that comes to nothing stays so."""
     workers: list[Process] = []
 
-    def start(**changes: str) -> Process:
+    def start(*more: str, **changes: str) -> Process:
         worker = Process(f"worker-{len(workers)}", VAR / "chaos")
         workers.append(worker)
-        options = ["--concurrency", "2", "--without-gossip", "--without-mingle"]
+        options = ["--concurrency", "2", "--without-gossip", "--without-mingle", *more]
         command = [sys.executable, "-m", "celery", "-A", "vpsorg", "worker", "-n", worker.name, *options]
         worker.start(command, env=environment | changes, cwd=PROJECT)
         return worker
@@ -60,6 +63,38 @@ def test_a_worker_whose_clock_is_ahead_makes_servers(
     server = order()
     assert wait_for(lambda: is_active(server), 30), worker.last_lines(40)
     assert server.operations.get().attempt == 1
+
+
+@pytest.mark.parametrize("ahead_s", [7200, -7200])
+def test_a_worker_whose_clock_is_wrong_takes_backups_and_restores_them(
+    start_worker: Callable[..., Process],
+    wrong_clock: WrongClock,
+    order: Callable[..., Server],
+    ahead_s: int,
+) -> None:
+    """What it stores is dated by the store, and what is due and kept by Postgres: nothing goes too early."""
+    wrong_clock.set(ahead_s)
+    worker = start_worker(**wrong_clock.environment)
+    backups = start_worker("--queues", "backups", **wrong_clock.environment)
+    server = order()
+    assert wait_for(lambda: is_active(server), 30), worker.last_lines(40)
+    server.refresh_from_db()
+    backup = backup_services.take_backup(server=server, kind=BackupKind.AUTOMATIC)
+    whole = Backup.objects.filter(pk=backup.pk, status=BackupStatus.COMPLETED)
+    assert wait_for(whole.exists, 30), backups.last_lines(40)
+    completed = whole.get()
+    assert completed.completed_at
+    assert abs((completed.completed_at - completed.created_at).total_seconds()) < 60
+    call_command("collect_backups")  # by a clock that is right
+    backup_services.restore_backup(backup=completed)
+    assert wait_for(lambda: is_active(server), 40), worker.last_lines(40)
+    server.refresh_from_db()
+    assert server.disk_number == 2
+    assert backup_services.verify_backup(backup=completed)
+    read = Operation.objects.filter(kind="verify_backup", status="succeeded")
+    assert wait_for(read.exists, 30), backups.last_lines(40)
+    completed.refresh_from_db()
+    assert completed.damage == ""
 
 
 @pytest.mark.parametrize("ahead_s", [150, -3600])

@@ -6,11 +6,13 @@ from collections.abc import Callable, Iterator
 import pytest
 from django.db import connection
 
+from backups.kinds import BackupKind, BackupStatus
+from backups.models import Backup
 from deploy.local.libvirtd import Libvirtd
 from inventory.models import Hypervisor
 from provisioning import hypervisors
 from provisioning.reconcile import reconcile
-from servers import services
+from servers import backup_services, services
 from servers.models import Operation, Server
 from servers.states import OperationKind, OperationStatus, ServerStatus
 from tests.chaos.conftest import Plant, await_end
@@ -18,6 +20,7 @@ from tests.chaos.truth import assert_all_is_true
 from tests.chaos.twice import send_twice
 from tests.daemons import crash
 from tests.factories import AccountFactory
+from tests.flows.test_backup_faults import on_disk, write
 from tests.private_services import POSTGRES, REDIS
 from vpsorg.celery import app
 
@@ -88,6 +91,34 @@ def test_libvirtd_is_killed_and_started_again(
     await_end(plant)
     assert set(Operation.objects.values_list("status", flat=True)) == {OperationStatus.SUCCEEDED}
     assert_all_is_true()
+
+
+def test_libvirtd_is_killed_while_disks_are_copied_and_restored(
+    plant: Plant, some: Callable[[], list[Server]], libvirtd: Libvirtd
+) -> None:
+    """A copy that the host cannot vouch for is begun anew; no disk is made from half of one."""
+    servers = some()
+    await_end(plant)
+    for server in servers:
+        write(server, 7, mib=64)
+        backup_services.take_backup(server=Server.objects.get(pk=server.pk), kind=BackupKind.MANUAL)
+    for _ in range(3):
+        time.sleep(0.5)
+        crash(libvirtd)
+    await_end(plant)
+    assert set(Backup.objects.values_list("status", flat=True)) == {BackupStatus.COMPLETED}
+    for server in servers:
+        write(server, 8, mib=64)
+        backup_services.restore_backup(backup=Backup.objects.get(server_id=server.pk))
+    for _ in range(3):
+        time.sleep(0.5)
+        crash(libvirtd)
+    await_end(plant)
+    assert_all_succeeded(ServerStatus.ACTIVE)
+    for server in servers:
+        services.hard_stop_server(server=Server.objects.get(pk=server.pk))
+    await_end(plant)
+    assert {on_disk(Server.objects.get(pk=server.pk), at_mib=63) for server in servers} == {7}
 
 
 def test_what_was_shut_down_with_its_host_is_started_again_when_that_is_back(

@@ -5,6 +5,8 @@ The machines have no system inside; what a guest would write is written through 
 
 import json
 from collections.abc import Callable, Iterator
+from threading import Lock
+from time import sleep
 from typing import Any
 
 import libvirt
@@ -248,6 +250,34 @@ def test_a_store_that_is_away_for_a_while_costs_a_delay(
 
     monkeypatch.setattr(Vault, "put_piece", put)
     assert take(written_to).status == B.COMPLETED
+    assert_clean(host, written_to)
+
+
+def test_a_store_of_a_mib_a_second_holds_up_nobody_but_itself(
+    host: Hypervisor, written_to: Server, settings: Any, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """It takes longer than a lease, and by then the host is long done: the guest waits for no store.
+
+    Guard: ``kept_lease``.
+    """
+    settings.VPS_OPERATION_LEASE = 2
+    for at in range(3):
+        write(written_to, at + 1, at_mib=4 * at)
+    real, one_at_a_time = Vault.put_piece, Lock()
+    on_host = []
+
+    def put(self: Vault, *piece: Any) -> None:
+        with one_at_a_time:
+            sleep(PIECE_BYTES / MIB)
+        domain = libvirt.open(host.uri).lookupByUUIDString(str(written_to.uuid))
+        on_host.append((domain.jobInfo()[0], domain.blockJobInfo("vda")))
+        real(self, *piece)
+
+    monkeypatch.setattr(Vault, "put_piece", put)
+    backup = take(written_to)
+    assert backup.status == B.COMPLETED
+    assert Operation.objects.get(backup=backup).retries == 0
+    assert on_host == [(libvirt.VIR_DOMAIN_JOB_NONE, {})] * 3
     assert_clean(host, written_to)
 
 

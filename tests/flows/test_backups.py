@@ -16,13 +16,13 @@ from deploy.local.guest import sha256
 from inventory.models import Hypervisor
 from plans.models import OsVersion
 from provisioning import hypervisors
-from provisioning.drivers import base
+from provisioning.drivers import base, libvirt_backups
 from provisioning.drivers.storage_names import is_scratch
 from provisioning.engine import carry_out
 from provisioning.verify.verification import verify
 from servers import backup_services, services
 from servers.models import Operation, Server
-from servers.states import OPEN_OPERATION, ServerStatus
+from servers.states import OPEN_OPERATION, OperationStatus, ServerStatus
 from tests.e2e.guest import GuestOf
 from tests.factories import OsVersionFactory
 from tests.flows.conftest import finish
@@ -108,6 +108,35 @@ def test_the_third_of_three_is_restored_and_then_the_first(host: Hypervisor, gue
     assert not restored.disk_needs_image
     again = take(restored)
     assert (again.status, again.parent) == (BackupStatus.COMPLETED, None), "another disk has another history"
+
+
+def test_a_guest_that_does_not_thaw_goes_on_when_it_is_rebooted(
+    host: Hypervisor, guest: Server, settings: Any, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Its agent hangs in the middle of the freeze.  The backup waits, the customer's order does not."""
+    settings.VPS_SHUTDOWN_TIMEOUT = 1
+    put(guest, "kept")
+    inside(guest).run("/bin/sh", "-c", "(sleep 2; killall -STOP qemu-ga) >/dev/null 2>&1 &")
+    real = libvirt_backups._begin
+
+    def begin_slowly(*job: Any) -> None:
+        real(*job)
+        time.sleep(4)
+
+    backup = backup_services.take_backup(server=guest, kind=BackupKind.MANUAL)
+    operation = Operation.objects.get(backup=backup)
+    with monkeypatch.context() as patched:
+        patched.setattr(libvirt_backups, "_begin", begin_slowly)
+        carry_out(operation.pk)
+    operation.refresh_from_db()
+    assert (operation.status, operation.step) == (OperationStatus.QUEUED, "begin_backup")
+    assert "GuestFrozen" in operation.error_detail
+    services.reboot_server(server=guest)
+    assert finish(guest).status == S.ACTIVE
+    ended = end(backup)
+    assert (ended.status, ended.is_consistent) == (BackupStatus.COMPLETED, True)
+    assert read(guest) == "kept"
+    assert_clean(host, guest)
 
 
 def test_a_new_server_is_made_from_a_backup_of_one_that_is_gone(
