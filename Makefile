@@ -79,7 +79,11 @@ bench-provision: ## what making servers costs, beside virt-install (about five m
 	@[ "$$(id -u)" = 0 ] || sudo true # the private libvirt needs it
 	@$(BIN)/python -m bench provision $(ARGS)
 
+bench-backup: setup ## what copying a disk and restoring it costs, beside qemu-img (ten minutes, ARGS="--turns 1")
+	@[ "$$(id -u)" = 0 ] || sudo true # the private libvirt needs it
+	@$(BIN)/python -m bench backup $(ARGS)
+
 bench-billing: setup ## what charging 20,000 servers costs (a few minutes, ARGS="--accounts 20000")
 	@$(BIN)/python -m bench billing $(ARGS)
 
-.PHONY: bench-api bench-billing bench-provision chaos check clean help lock run schema setup setup-tests shell test test-quick
+.PHONY: bench-api bench-backup bench-billing bench-provision chaos check clean help lock run schema setup setup-tests shell test test-quick

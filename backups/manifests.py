@@ -4,6 +4,7 @@ It is stored last.  So a backup whose manifest is there has all its pieces, and 
 """
 
 from collections.abc import Iterator
+from contextlib import contextmanager
 from uuid import UUID
 
 import msgspec
@@ -64,26 +65,36 @@ def length_of(disk_bytes: int, index: int) -> int:
 
 def put(vault: Vault, manifest: Manifest) -> None:
     """Store a manifest and read it back.  Raises ManifestBad if it does not come back as it is."""
-    vault.put_manifest(manifest.backup, zstandard.compress(msgspec.msgpack.encode(manifest)))
-    if get(vault, manifest.backup) != manifest:
-        raise ManifestBad(f"The manifest of backup {manifest.backup} does not read back as it was written.")
+    data = zstandard.compress(msgspec.msgpack.encode(manifest))
+    vault.put_manifest(manifest.backup, data)
+    with _told_of(manifest.backup):
+        if vault.get_manifest(manifest.backup) == data:
+            return
+    raise ManifestBad(f"The manifest of backup {manifest.backup} does not read back as it was written.")
 
 
 def get(vault: Vault, backup: UUID) -> Manifest:
     """Read the manifest of a backup.  Raises ManifestMissing; ManifestBad unless all of it is sound."""
-    try:
+    with _told_of(backup):
         manifest = _decoded(vault.get_manifest(backup))
         _require_sound(manifest, vault.account, backup)
-    except NotStored:
-        raise ManifestMissing(f"The store has no manifest of backup {backup}.") from None
-    except Damaged as damage:
-        raise ManifestBad(f"The manifest of backup {backup} {damage}.") from None
-    return manifest
+        return manifest
 
 
 def remove(vault: Vault, backup: UUID) -> None:
     """Remove a backup.  Its pieces go when they are collected.  May be repeated."""
     vault.remove_manifest(backup)
+
+
+@contextmanager
+def _told_of(backup: UUID) -> Iterator[None]:
+    """What the vault says of a manifest, as an error that names the backup."""
+    try:
+        yield
+    except NotStored:
+        raise ManifestMissing(f"The store has no manifest of backup {backup}.") from None
+    except Damaged as damage:
+        raise ManifestBad(f"The manifest of backup {backup} {damage}.") from None
 
 
 def _decoded(data: bytes) -> Manifest:

@@ -36,7 +36,11 @@ class Vault:
 
     def get_piece(self, name: bytes) -> bytes:
         """The bytes of a piece, sound.  Raises NotStored, Damaged."""
-        return unpack(self.keys, name, self.store.get(self._piece(name)))
+        return unpack(self.keys, name, self.get_packed(name))
+
+    def get_packed(self, name: bytes) -> memoryview:
+        """What is stored of a piece, as it is.  Raises NotStored."""
+        return self.store.get(self._piece(name))
 
     def has_sound_piece(self, name: bytes) -> bool:
         try:

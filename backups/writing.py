@@ -13,7 +13,7 @@ from uuid import UUID
 
 from backups import manifests
 from backups.drafts import Draft, Extent, drafts
-from backups.errors import BackupError, PieceMissing
+from backups.errors import BackupError, NotStored, PieceBad, PieceMissing
 from backups.manifests import HOLE, Manifest, length_of, pieces_of
 from backups.pieces import NAME_BYTES, PIECE_BYTES, name_of, pack
 from backups.reading import piece_at
@@ -77,6 +77,7 @@ class _Write:
             disk_bytes=self.disk_bytes,
             names=bytes(self.names),
         )
+        self.names.clear()
         try:
             manifests.put(self.vault, manifest)
             require_hold()
@@ -115,10 +116,17 @@ class _Write:
             packed = pack(self.vault.keys, name, plain)
             del plain
             self.vault.put_piece(name, packed)
-            added = len(packed)
-            del packed
-            piece_at(self.vault, index, name)
-            return index, name, added
+            self._read_back(index, name, packed)
+            return index, name, len(packed)
+
+    def _read_back(self, index: int, name: bytes, packed: bytearray) -> None:
+        """Raises PieceMissing, and PieceBad unless the store gives what it was given."""
+        try:
+            kept = self.vault.get_packed(name)
+        except NotStored:
+            raise PieceMissing(name, index * PIECE_BYTES) from None
+        if packed != kept:  # in this order: a memoryview compares byte by byte
+            raise PieceBad(name, index * PIECE_BYTES, "is not what was put")
 
     def _parents(self, index: int) -> bytes:
         if not self.parent or index >= self.parent.count:

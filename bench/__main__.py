@@ -3,7 +3,7 @@
 import argparse
 import sys
 
-from bench import api, billing, provision
+from bench import api, backup, billing, provision
 from deploy.local.errors import LocalError
 
 
@@ -22,6 +22,11 @@ def main() -> None:
     one.set_defaults(
         do=lambda given: provision.main(given.turns, given.servers, given.machines, given.watched)
     )
+
+    one = what.add_parser("backup", help="what copying disks costs; make bench-backup")
+    one.add_argument("--turns", type=int, default=3, help="of each way to copy and to restore a disk (3)")
+    one.add_argument("--mib", type=int, default=1024, help="of content on the disk (1024)")
+    one.set_defaults(do=lambda given: backup.main(given.turns, given.mib))
 
     one = what.add_parser("billing", help="what charging servers costs; make bench-billing")
     one.add_argument("--servers", type=int, default=20_000, help="that are charged (20000)")

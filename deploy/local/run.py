@@ -89,6 +89,14 @@ def api_command(port: int) -> list[str | Path]:
     ]
 
 
+# As in the Dockerfile, which says why.
+MEMORY = {
+    "MALLOC_ARENA_MAX": "2",
+    "MALLOC_MMAP_THRESHOLD_": str(32 * 2**20),
+    "MALLOC_TRIM_THRESHOLD_": str(64 * 2**20),
+}
+
+
 class Servers:
     """The product's own processes: the API, and those behind it."""
 
@@ -117,7 +125,7 @@ class Servers:
 
     def start(self, env: Mapping[str, str]) -> None:
         for part in self.parts:
-            part.environment = env
+            part.environment = {**env, **MEMORY}
             part.start()
 
     def stop(self) -> None:

@@ -2,7 +2,7 @@
 
 import logging
 import xml.etree.ElementTree as ET
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Sequence
 from contextlib import contextmanager, suppress
 from functools import cached_property
 from pathlib import PurePosixPath
@@ -121,12 +121,12 @@ class StoragePool:
             raise VolumeMissing(f"There is no volume {name}.")
         return b"".join(self.download(volume, offset=offset, size_bytes=length))
 
-    def write_part(self, name: str, offset: int, data: bytes) -> None:
+    def write_part(self, name: str, offset: int, chunks: Sequence[bytes]) -> None:
         """Write over a part of the volume.  Raises VolumeMissing."""
         volume = self.find(name)
         if volume is None:
             raise VolumeMissing(f"There is no volume {name}.")
-        self.upload(volume, [data], len(data), offset=offset)
+        self.upload(volume, chunks, sum(map(len, chunks)), offset=offset)
 
     def remove(self, name: str) -> None:
         """Delete the volume.  Gone already is done."""
@@ -141,6 +141,11 @@ class StoragePool:
         """The size of the disk that the volume shows to a guest."""
         _, capacity, _ = self._pool.storageVolLookupByName(name).info()
         return int(capacity)
+
+    def is_all_on_disk(self, name: str, size_bytes: int) -> bool:
+        """Whether the volume takes as much room as was written; False also where the disk compresses."""
+        taken = self._pool.storageVolLookupByName(name).info()[2]
+        return bool(taken >= size_bytes)
 
     def shown_bytes(self, name: str) -> int:
         """The most bytes that a copy of the disk takes that this volume and those below it show."""
@@ -226,8 +231,9 @@ def _finished(stream: Any) -> Iterator[None]:
 
 
 def _send(stream: Any, data: bytes) -> None:
-    while data:
-        data = data[stream.send(data[:CHUNK]) :]
+    sent = 0
+    while sent < len(data):
+        sent += stream.send(data[sent : sent + CHUNK])
 
 
 def _backing_of(volume: Any) -> tuple[str, str | None]:
