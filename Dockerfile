@@ -28,9 +28,8 @@ COPY servers servers
 COPY provisioning provisioning
 COPY monitoring monitoring
 # MALLOC_ARENA_MAX: threads that move pieces of backups would each leave freed memory behind, eight times for each core.
-# The thresholds: buffers of some MiB are used again, and not given back to the kernel and asked for anew.
 ENV PATH=/srv/venv/bin:$PATH PYTHONUNBUFFERED=1 VPS_IMAGE_DIR=/var/lib/vps/images VPS_BACKUP_STORE=/var/lib/vps/backups \
-    MALLOC_ARENA_MAX=2 MALLOC_MMAP_THRESHOLD_=33554432 MALLOC_TRIM_THRESHOLD_=67108864
+    MALLOC_ARENA_MAX=2
 USER vps
 EXPOSE 8000
 ENTRYPOINT ["tini", "--"]

@@ -19,7 +19,7 @@ def side_by_side(work: Callable[[Item], Result], items: Iterable[Item]) -> Itera
     """
     pending: deque[Future[Result]] = deque()
     with ThreadPoolExecutor(AT_ONCE, thread_name_prefix="pieces") as threads:
-        for item in _one_ahead(items):
+        for item in one_ahead(items):
             if len(pending) == AT_ONCE:
                 yield pending.popleft().result()
             pending.append(threads.submit(work, item))
@@ -28,8 +28,8 @@ def side_by_side(work: Callable[[Item], Result], items: Iterable[Item]) -> Itera
             yield pending.popleft().result()
 
 
-def _one_ahead(items: Iterable[Item]) -> Iterator[Item]:
-    """The same items: the next one is fetched while its predecessor is worked on."""
+def one_ahead(items: Iterable[Item]) -> Iterator[Item]:
+    """The same items: the next one is fetched, by a thread, while its predecessor is worked on."""
     iterator = iter(items)
     with ThreadPoolExecutor(1, thread_name_prefix="next piece") as thread:
         coming = thread.submit(_next, iterator)

@@ -89,12 +89,7 @@ def api_command(port: int) -> list[str | Path]:
     ]
 
 
-# As in the Dockerfile, which says why.
-MEMORY = {
-    "MALLOC_ARENA_MAX": "2",
-    "MALLOC_MMAP_THRESHOLD_": str(32 * 2**20),
-    "MALLOC_TRIM_THRESHOLD_": str(64 * 2**20),
-}
+MEMORY = {"MALLOC_ARENA_MAX": "2"}  # as in the Dockerfile, which says why
 
 
 class Servers:

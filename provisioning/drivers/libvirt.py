@@ -17,6 +17,7 @@ from uuid import UUID
 import libvirt
 
 from backups.reading import Data
+from backups.side_by_side import one_ahead
 
 from . import (
     domain_xml,
@@ -352,11 +353,9 @@ class LibvirtDriver:
         if not self._make_place(spec.uuid, disk, file.size_bytes):
             return
         sent, offset = hashlib.sha256(), 0
-        for part in _gathered(file.chunks(content), PART_BYTES):
+        for part in one_ahead(_gathered(_hashed(file.chunks(content), sent), PART_BYTES)):
             self._write_part(disk, offset, part)
-            for chunk in part:
-                sent.update(chunk)
-                offset += len(chunk)
+            offset += sum(map(len, part))
         # libvirt does not tell of a pool that was full.  What could not be written takes no room.
         if not self._is_all_on_disk(disk, file.size_bytes):
             found = hashlib.sha256()
@@ -409,6 +408,12 @@ class LibvirtDriver:
         pool = StoragePool(host, self._pool)
         pool.refresh()
         return pool.volumes()
+
+
+def _hashed(chunks: Iterable[bytes], digest: hashlib._Hash) -> Iterator[bytes]:
+    for chunk in chunks:
+        digest.update(chunk)
+        yield chunk
 
 
 def _gathered(chunks: Iterable[bytes], size: int) -> Iterator[list[bytes]]:

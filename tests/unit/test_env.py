@@ -216,6 +216,8 @@ WRONG = {
     "VPS_BACKUP_S3_ACCESS_KEY_ID": [],  # likewise
     "VPS_BACKUP_S3_SECRET_ACCESS_KEY": [],
     "VPS_BACKUPS_PER_HOST": ["0", "some"],
+    "VPS_BACKUPS_BOOTED_DAILY": ["-1", "all"],
+    "VPS_TRIAL_MEMORY": ["63", "1 GiB"],
     "VPS_MIN_RUNWAY_HOURS": ["a day"],
     "VPS_BACKUP_WINDOW_MINUTES": ["-1", "1201", "3 h"],
     "VPS_BACKUPS_DAILY": ["0", "many"],
