@@ -168,6 +168,49 @@ GAUGES = (
         "SELECT count(*) FROM accounts_account WHERE below_zero_since IS NOT NULL",
     ),
     Gauge(
+        "vps_backups",
+        "Backups and snapshots by kind, status and location, without deleted ones.",
+        ("kind", "status", "location"),
+        """
+        SELECT backup.kind, backup.status, location.code, count(*)
+        FROM backups_backup backup JOIN plans_location location ON location.id = backup.location_id
+        WHERE backup.deleted_at IS NULL GROUP BY 1, 2, 3
+        """,
+    ),
+    Gauge(
+        "vps_backups_missed",
+        "Servers whose automatic backup is three hours late, or failed last.",
+        ("location",),
+        """
+        SELECT location.code, count(*)
+        FROM servers_server server JOIN plans_location location ON location.id = server.location_id
+        WHERE server.status IN ('active', 'stopped') AND server.backup_due_at IS NOT NULL AND (
+            server.backup_due_at < now() - interval '3 hours'
+            OR 'failed' = (
+                SELECT status FROM backups_backup WHERE server_id = server.id AND kind = 'automatic'
+                AND status <> 'in_progress' ORDER BY id DESC LIMIT 1
+            )
+        ) GROUP BY 1
+        """,
+    ),
+    Gauge(
+        "vps_backups_damaged",
+        "Backups that were found damaged, or that did not boot.",
+        (),
+        "SELECT count(*) FROM backups_backup WHERE status = 'completed' AND damage <> ''",
+    ),
+    Gauge(
+        "vps_backups_verified_seconds",
+        "Since when the last backup of some server was not found whole.",
+        (),
+        """
+        SELECT coalesce(extract(epoch FROM now() - min(verified_at)), 0) FROM (
+            SELECT DISTINCT ON (server_id) verified_at FROM backups_backup
+            WHERE status = 'completed' AND deleted_at IS NULL ORDER BY server_id, id DESC
+        ) newest
+        """,
+    ),
+    Gauge(
         "vps_webhook_deliveries_pending",
         "Messages to customers' receivers that were not taken yet.",
         (),

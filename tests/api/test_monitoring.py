@@ -13,12 +13,14 @@ from django.test import Client
 from prometheus_client import Metric
 from prometheus_client.parser import text_string_to_metric_families
 
+from backups.models import Backup
 from core import queues
 from monitoring import readiness
 from monitoring.metrics import GAUGES
-from servers.models import Operation
+from servers.models import Operation, Server
 from tests.conftest import Customer
 from tests.factories import (
+    BackupFactory,
     HypervisorFactory,
     OperationFactory,
     ServerFactory,
@@ -189,6 +191,27 @@ def test_hypervisors_are_told_of(probe: Client) -> None:
     room = {"host": "kvm1", "resource": "memory_mib"}
     assert value(told, "vps_hypervisor_room", kind="for_sale", **room) == 4096
     assert value(told, "vps_hypervisor_room", kind="claimed", **room) == 1024
+
+
+def test_backups_are_told_of(probe: Client, alice: Customer) -> None:
+    """A server that is late, one whose last automatic backup failed, and one that is as it should be."""
+    late, failing, sound = (ServerFactory.create(account=alice.account, status="active") for _ in range(3))
+    Server.objects.update(backup_due_at=Now() + timedelta(hours=5))
+    Server.objects.filter(pk=late.pk).update(backup_due_at=Now() - timedelta(hours=4))
+    old = BackupFactory.create(server=failing, kind="automatic")
+    BackupFactory.create(server=failing, kind="automatic", status="failed")
+    for kind in ("automatic", "snapshot"):
+        BackupFactory.create(server=sound, kind=kind)
+    told = scrape(probe)
+    assert value(told, "vps_backups_missed", location=late.location.code) == 2
+    assert value(told, "vps_backups", kind="automatic", status="completed") == 2
+    assert value(told, "vps_backups_damaged") == 0
+    assert value(told, "vps_backups_verified_seconds") == pytest.approx(0, abs=60)
+
+    Backup.objects.filter(pk=old.pk).update(damage="lost", verified_at=Now() - timedelta(days=40))
+    told = scrape(probe)
+    assert value(told, "vps_backups_damaged") == 1
+    assert value(told, "vps_backups_verified_seconds") == pytest.approx(40 * 86400, abs=60)
 
 
 def test_messages_to_receivers_and_to_workers_are_counted(probe: Client, settings: Any) -> None:
