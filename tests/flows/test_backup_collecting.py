@@ -82,11 +82,15 @@ def pieces_in(vault: Vault) -> set[bytes]:
     return {piece.name for digit in DIGITS for piece in vault.list_pieces(digit)}
 
 
-def end_of_session() -> None:
-    """What a restart of Postgres does to this thread's session."""
+def session_of_this_thread() -> int:
     with connection.cursor() as cursor:
         cursor.execute("SELECT pg_backend_pid()")
         (pid,) = cursor.fetchone()
+    return int(pid)
+
+
+def end(pid: int) -> None:
+    """What a restart of Postgres does to a session."""
 
     def terminate() -> None:
         with connection.cursor() as cursor:
@@ -234,9 +238,11 @@ def test_a_write_whose_session_has_ended_is_no_backup(account: Account, vault: V
     """Guard: ``require_hold``.  From the end of the session on, pieces may be collected."""
 
     def attempt() -> None:
+        session = session_of_this_thread()
+
         def changes() -> Iterator[Extent]:
             yield Data(0, b"x")
-            end_of_session()
+            end(session)
 
         with keeping_pieces(account) as hold:
             written(vault, changes(), 10, require_hold=hold.require)
@@ -259,7 +265,7 @@ def test_collecting_stops_when_its_session_has_ended(
 
     def remove_and_end(self: Vault, names: list[bytes]) -> None:
         remove(self, names)
-        end_of_session()
+        end(session_of_this_thread())
 
     monkeypatch.setattr(Vault, "remove_pieces", remove_and_end)
     monkeypatch.setattr(collecting, "BATCH", 1)
@@ -367,7 +373,7 @@ def test_of_writers_deletions_and_collecting_at_once_no_backup_is_lost(
         for turn in range(12):
             if turn % 3 == 2:  # else there might never be a moment in which nobody writes
                 before = len(collected)
-                assert wait_for(lambda: len(collected) > before, 60), "nothing is collected"  # noqa: B023
+                assert wait_for(lambda: len(collected) > before, 200), "nothing is collected"  # noqa: B023
             changes: list[Extent] = [
                 Data(index * PIECE_BYTES, luck.choice(kinds)) for index in range(3) if luck.random() < 0.7
             ]
