@@ -50,7 +50,7 @@ def collect(account: Account, address: str, *, dry_run: bool = False, rest: time
         nameless = _nameless(vault, account, now - REST_OF_MANIFESTS)
         if not dry_run:
             for stored_as in nameless:
-                vault.remove_manifest(stored_as)
+                manifests.remove(vault, stored_as)
         unneeded = _unneeded(vault, before, nameless)
         if not dry_run:
             _remove(vault, list(unneeded), Hold(key))
@@ -61,7 +61,7 @@ def collect(account: Account, address: str, *, dry_run: bool = False, rest: time
 def _nameless(vault: Vault, account: Account, before: datetime) -> set[UUID]:
     """Old manifests that no backup names: their worker died, or lost its lease, after it had put them."""
     named = Backup.objects.filter(account=account).exclude(stored_as=None)
-    return set(vault.manifests_before(before)) - set(named.values_list("stored_as", flat=True))
+    return set(vault.list_manifests(before)) - set(named.values_list("stored_as", flat=True))
 
 
 def _unneeded(vault: Vault, before: datetime, nameless: Collection[UUID]) -> dict[bytes, int]:

@@ -65,19 +65,14 @@ class Vault:
         """Raises NotStored, and Damaged also for a manifest of another backup or account."""
         return unseal(self.keys.manifests, self.store.get(self._manifest(backup)), self._label(backup))
 
-    def list_manifests(self) -> Iterator[UUID]:
-        """The backups that have a manifest; files that are no manifests are left out."""
-        for stored in self.store.list(f"{self.folder}/manifests"):
-            try:
-                yield UUID(stored.path.rpartition("/")[2])
-            except ValueError:
-                continue
+    def list_manifests(self, before: datetime | None = None) -> Iterator[UUID]:
+        """The backups that have a manifest, put before this moment by the store's clock; or all of them.
 
-    def manifests_before(self, moment: datetime) -> Iterator[UUID]:
-        """Those that were put before this moment, by the store's clock."""
+        Files that are no manifests are left out.
+        """
         for stored in self.store.list(f"{self.folder}/manifests"):
             with suppress(ValueError):
-                if stored.modified_at < moment:
+                if before is None or stored.modified_at < before:
                     yield UUID(stored.path.rpartition("/")[2])
 
     def remove_manifest(self, backup: UUID) -> None:

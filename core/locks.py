@@ -4,7 +4,7 @@ A lock ends with the session or the transaction that holds it, so the death of i
 """
 
 from collections.abc import Iterator
-from contextlib import contextmanager, suppress
+from contextlib import AbstractContextManager, contextmanager, suppress
 
 from django.db import InterfaceError, OperationalError, connection
 
@@ -45,35 +45,30 @@ def idempotency_key(account_id: int, key: str) -> str:
     return f"idempotency {account_id} {key}"
 
 
-@contextmanager
-def try_lock(key: str) -> Iterator[bool]:
+def try_lock(key: str) -> AbstractContextManager[bool]:
     """Hold the lock during the block.  Yields False, and holds nothing, if another process has it."""
-    with connection.cursor() as cursor:
-        cursor.execute("SELECT pg_try_advisory_lock(hashtextextended(%s, 0))", [key])
-        (mine,) = cursor.fetchone()
-        try:
-            yield mine
-        finally:
-            if mine:
-                with suppress(OperationalError, InterfaceError):  # a session that has ended holds nothing
-                    cursor.execute("SELECT pg_advisory_unlock(hashtextextended(%s, 0))", [key])
+    return _try_in_session(key, "pg_try_advisory_lock", "pg_advisory_unlock")
 
 
-@contextmanager
-def try_share(key: str) -> Iterator[bool]:
+def try_share(key: str) -> AbstractContextManager[bool]:
     """Hold the lock during the block together with others who share it.
 
     Yields False, and holds nothing, if another process has it alone.
     """
+    return _try_in_session(key, "pg_try_advisory_lock_shared", "pg_advisory_unlock_shared")
+
+
+@contextmanager
+def _try_in_session(key: str, take: str, give_back: str) -> Iterator[bool]:
     with connection.cursor() as cursor:
-        cursor.execute("SELECT pg_try_advisory_lock_shared(hashtextextended(%s, 0))", [key])
+        cursor.execute(f"SELECT {take}(hashtextextended(%s, 0))", [key])
         (mine,) = cursor.fetchone()
         try:
             yield mine
         finally:
             if mine:
                 with suppress(OperationalError, InterfaceError):  # a session that has ended holds nothing
-                    cursor.execute("SELECT pg_advisory_unlock_shared(hashtextextended(%s, 0))", [key])
+                    cursor.execute(f"SELECT {give_back}(hashtextextended(%s, 0))", [key])
 
 
 def is_held(key: str) -> bool:

@@ -13,6 +13,7 @@ from django.db.models.functions import Now
 
 from backups.kinds import BackupKind, BackupStatus
 from backups.models import Backup
+from backups.selectors import whole_automatic_backups
 from core import clock
 from servers.models import Server
 
@@ -24,8 +25,8 @@ ONCE_MORE_AFTER = timedelta(hours=1)
 FAILED_IS_SHOWN_FOR = timedelta(days=30)
 
 
-def begin(server: Server) -> None:
-    """Have a server backed up each day from now on."""
+def set_next(server: Server) -> None:
+    """Have a server backed up at its next moment, and so each day."""
     _put(server, next_moment(server.pk, clock.now()))
 
 
@@ -47,12 +48,8 @@ def due() -> QuerySet[Server]:
     return Server.objects.filter(backup_due_at__lte=Now()).order_by("backup_due_at")
 
 
-def postpone_to_next_day(server: Server) -> None:
-    _put(server, next_moment(server.pk, clock.now()))
-
-
-def catch_up(server: Server) -> bool:
-    """After an automatic backup failed: have it taken once more in an hour.  False if it was already."""
+def catch_up(server: Server) -> None:
+    """After an automatic backup failed: have it taken once more in an hour, unless it was already."""
     now = clock.now()
     tomorrow = next_moment(server.pk, now)
     failed = Backup.objects.filter(
@@ -61,10 +58,8 @@ def catch_up(server: Server) -> bool:
         status=BackupStatus.FAILED,
         created_at__gt=tomorrow - DAY,
     )
-    if server.backup_due_at is None or failed.count() > 1:
-        return False
-    _put(server, min(now + ONCE_MORE_AFTER, tomorrow))
-    return True
+    if server.backup_due_at is not None and failed.count() == 1:
+        _put(server, min(now + ONCE_MORE_AFTER, tomorrow))
 
 
 def keep_until(server: Server, now: datetime) -> datetime:
@@ -73,12 +68,7 @@ def keep_until(server: Server, now: datetime) -> datetime:
     daily = settings.VPS_BACKUPS_DAILY if plan.backups_daily is None else plan.backups_daily
     weekly = settings.VPS_BACKUPS_WEEKLY if plan.backups_weekly is None else plan.backups_weekly
     monday = datetime.combine(now.astimezone(UTC).date() - now.weekday() * DAY, time(tzinfo=UTC))
-    of_this_week = Backup.objects.filter(
-        server_id=server.pk,
-        kind=BackupKind.AUTOMATIC,
-        status=BackupStatus.COMPLETED,
-        created_at__gte=monday,
-    )
+    of_this_week = whole_automatic_backups(server.pk).filter(created_at__gte=monday)
     days = daily if of_this_week.exists() else max(daily, 7 * weekly)
     return now + days * DAY
 
@@ -89,12 +79,7 @@ def expired() -> QuerySet[Backup]:
     The last whole automatic backup of a server that is there stays, however old it is: when backups fail for
     weeks, an old one is better than none.
     """
-    newer = Backup.objects.filter(
-        server_id=OuterRef("server_id"),
-        kind=BackupKind.AUTOMATIC,
-        status=BackupStatus.COMPLETED,
-        pk__gt=OuterRef("pk"),
-    )
+    newer = whole_automatic_backups(OuterRef("server_id")).filter(pk__gt=OuterRef("pk"))
     there = Server.objects.filter(pk=OuterRef("server_id"), deleted_at=None)
     is_last = Q(status=BackupStatus.COMPLETED) & ~Exists(newer) & Exists(there)
     over = Backup.objects.filter(deleted_at=None, expires_at__lte=Now())

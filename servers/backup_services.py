@@ -14,7 +14,7 @@ from django.db.models.functions import Now
 
 from backups.kinds import GONE, BackupKind, BackupStatus
 from backups.models import Backup
-from backups.services import address_for
+from backups.services import address_for, is_available
 from core import clock
 from core.errors import NotAllowedNow, OperationInProgress, Refusal
 from core.written import take_over
@@ -210,8 +210,13 @@ def boot_due_backups() -> int:
 def take_due_backups() -> int:
     """Order the automatic backups whose moment has come.  Returns their number.
 
-    A server that is suspended or that changes just now waits for the next round, or the next day.
+    A server that is suspended or that changes just now waits for the next round, or the next day.  Where no
+    backups can be taken all stay due, and verify says that they were missed.
     """
+    if not is_available():
+        if backup_schedule.due().exists():
+            log.error("automatic backups are due and cannot be taken: VPS_BACKUP_KEY is not set")
+        return 0
     return sum(_take_if_due(server) for server in backup_schedule.due()[:BEGUN_AT_ONCE])
 
 
@@ -221,9 +226,12 @@ def _take_if_due(server: Server) -> bool:
     now = clock.now()
     if there.backup_due_at is None or there.backup_due_at > now:
         return False
-    if there.deleted_at is not None or there.status not in CHANGEABLE:
-        if there.deleted_at is not None or now - there.backup_due_at > backup_schedule.ONCE_MORE_AFTER:
-            _pass_over(there)
+    if there.deleted_at is not None:
+        backup_schedule.end(there)
+        return False
+    if there.status not in CHANGEABLE:
+        if now - there.backup_due_at > backup_schedule.ONCE_MORE_AFTER:
+            backup_schedule.set_next(there)
         return False
     try:
         take_backup(
@@ -236,15 +244,9 @@ def _take_if_due(server: Server) -> bool:
         return False  # a manual one is being taken: in the next round
     except Refusal as refusal:
         log.error("no automatic backup of server %s: %s", there.uuid, refusal)
-    backup_schedule.postpone_to_next_day(there)
+        return False
+    backup_schedule.set_next(there)
     return True
-
-
-def _pass_over(server: Server) -> None:
-    if server.deleted_at is not None:
-        backup_schedule.end(server)
-    else:
-        backup_schedule.postpone_to_next_day(server)
 
 
 def remove_expired_backups() -> int:

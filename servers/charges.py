@@ -9,7 +9,7 @@ from collections.abc import Iterator
 from django.db.models import Exists, OuterRef, QuerySet
 
 from backups.kinds import BackupKind, BackupStatus
-from backups.models import Backup
+from backups.selectors import whole_automatic_backups
 from billing import meters
 from billing.ledger_audit import Code
 from billing.meters import Subject
@@ -102,10 +102,8 @@ def findings() -> Iterator[Finding]:
     for server in Server.objects.exclude(has_meter).order_by("pk").iterator():
         if _state_of(server) == MeterState.RUNNING:
             yield Finding(Code.METER_MISSING, f"server {server.pk}", f"is {server.status} and not metered")
-    whole = Backup.objects.filter(
-        server_id=OuterRef("pk"), kind=BackupKind.AUTOMATIC, status=BackupStatus.COMPLETED
-    )
-    with_backups = Server.objects.filter(has_meter, Exists(whole), backups_enabled=True).exclude(
+    backed_up = Exists(whole_automatic_backups(OuterRef("pk")))
+    with_backups = Server.objects.filter(has_meter, backed_up, backups_enabled=True).exclude(
         Exists(_meters(BACKUPS))
     )
     for server in with_backups.order_by("pk").iterator():

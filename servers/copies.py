@@ -9,6 +9,7 @@ from django.db.models.functions import Now
 from accounts.models import Account
 from backups.kinds import BackupKind, BackupStatus
 from backups.models import Backup
+from backups.selectors import whole_automatic_backups
 from backups.services import is_available
 from core.errors import Refusal
 from plans.models import Location
@@ -29,9 +30,7 @@ def require_available(location: Location, *, field: str | None = None) -> None:
 
 def has_automatic_backup(server: Server) -> bool:
     """Whether there is a whole one: from the first on they cost something, as long as they are enabled."""
-    return Backup.objects.filter(
-        server_id=server.pk, kind=BackupKind.AUTOMATIC, status=BackupStatus.COMPLETED
-    ).exists()
+    return whole_automatic_backups(server.pk).exists()
 
 
 def unread_backups(since: timedelta) -> QuerySet[Backup]:

@@ -112,7 +112,7 @@ def create_server(
         status=ServerStatus.PROVISIONING,
     )
     if backups_enabled:
-        backup_schedule.begin(server)
+        backup_schedule.set_next(server)
     record_use(ssh_keys)
     charges.sell(server, prices_of_plan(plan, backups=False))  # backups cost from the first one on
     server.usage = ResourceUsage.objects.create(server=server)
@@ -350,7 +350,7 @@ def _switch_backups(account: Account, server: Server, *, on: bool) -> None:
         backup_schedule.end(server)
         charges.change_prices(server, {BACKUPS: FREE})
         return
-    backup_schedule.begin(server)
+    backup_schedule.set_next(server)
     if has_automatic_backup(server):
         charges.change_prices(server, {BACKUPS: price})
     require_runway(account)

@@ -33,6 +33,9 @@ class _CopyViewSet(IdempotentPosts, GenericViewSet[Backup]):
     names_rows = ("create",)
     lookup_value_regex = "[^/]+"
 
+    def told(self, row: Backup) -> answers.Backup | answers.Snapshot:
+        return answers.snapshot(row) if row.kind == BackupKind.SNAPSHOT else answers.backup(row)
+
     def get_queryset(self) -> QuerySet[Backup]:
         return backups_of(account_of(self.request), self.kinds)
 
@@ -46,20 +49,28 @@ class _CopyViewSet(IdempotentPosts, GenericViewSet[Backup]):
     def backup(self) -> Backup:
         return self.get_object()
 
-    def require_still_true(self, answer: dict[str, Any]) -> None:
-        if self.action == "create":
-            require_made(self.get_queryset(), answer, self.what)
+    def list(self, request: Request) -> Response:
+        page: Any = self.paginate_queryset(self.filter_queryset(self.get_queryset())) or []
+        return self.get_paginated_response([self.told(row) for row in page])
 
-    def _restore(self) -> Response:
+    def retrieve(self, request: Request, **kwargs: str) -> Response:
+        return Response(self.told(self.backup))
+
+    def destroy(self, request: Request, **kwargs: str) -> Response:
+        backup_services.delete_backup(backup=self.backup)
+        return Response(status=status.HTTP_204_NO_CONTENT)
+
+    @action(detail=True, methods=["post"], filterset_class=None)
+    def restore(self, request: Request, **kwargs: str) -> Response:
         backup = self.backup  # whether it is there comes first
-        NoFields(data=self.request.data).is_valid(raise_exception=True)
+        NoFields(data=request.data).is_valid(raise_exception=True)
         operation = backup_services.restore_backup(backup=backup)
         headers = {"Location": reverse("operation-detail", args=[operation.pk]), "Retry-After": "2"}
         return Response(answers.restore(backup, operation.subject_server), headers=headers)
 
-    def _destroy(self) -> Response:
-        backup_services.delete_backup(backup=self.backup)
-        return Response(status=status.HTTP_204_NO_CONTENT)
+    def require_still_true(self, answer: dict[str, Any]) -> None:
+        if self.action == "create":
+            require_made(self.get_queryset(), answer, self.what)
 
 
 @of_backups
@@ -70,25 +81,11 @@ class BackupViewSet(_CopyViewSet):
     filterset_class = BackupFilter
     lookup_url_kwarg = "backup_id"
 
-    def list(self, request: Request) -> Response:
-        page: Any = self.paginate_queryset(self.filter_queryset(self.get_queryset())) or []
-        return self.get_paginated_response([answers.backup(row) for row in page])
-
     def create(self, request: Request) -> Response:
         asked = NewBackup(data=request.data, context={"account": account_of(request)})
         asked.is_valid(raise_exception=True)
         given = asked.validated_data
         return take_backup(given["server_id"], description=given.get("description", ""))
-
-    def retrieve(self, request: Request, backup_id: str) -> Response:
-        return Response(answers.backup(self.backup))
-
-    def destroy(self, request: Request, backup_id: str) -> Response:
-        return self._destroy()
-
-    @action(detail=True, methods=["post"], filterset_class=None)
-    def restore(self, request: Request, backup_id: str) -> Response:
-        return self._restore()
 
 
 @of_snapshots
@@ -99,25 +96,11 @@ class SnapshotViewSet(_CopyViewSet):
     filterset_class = SnapshotFilter
     lookup_url_kwarg = "snapshot_id"
 
-    def list(self, request: Request) -> Response:
-        page: Any = self.paginate_queryset(self.filter_queryset(self.get_queryset())) or []
-        return self.get_paginated_response([answers.snapshot(row) for row in page])
-
     def create(self, request: Request) -> Response:
         asked = NewSnapshot(data=request.data, context={"account": account_of(request)})
         asked.is_valid(raise_exception=True)
         given = asked.validated_data
         return take_snapshot(given["server_id"], given["name"], given.get("description", ""))
-
-    def retrieve(self, request: Request, snapshot_id: str) -> Response:
-        return Response(answers.snapshot(self.backup))
-
-    def destroy(self, request: Request, snapshot_id: str) -> Response:
-        return self._destroy()
-
-    @action(detail=True, methods=["post"], filterset_class=None)
-    def restore(self, request: Request, snapshot_id: str) -> Response:
-        return self._restore()
 
 
 def take_backup(server: Any, *, description: str = "") -> Response:

@@ -354,6 +354,18 @@ def test_a_server_is_backed_up_when_its_moment_has_come_and_then_the_next_day(
     assert item["expires_at"] is not None
 
 
+def test_what_cannot_be_taken_stays_due_and_is_missed(
+    alice: Customer, server: Server, settings: Any, caplog: pytest.LogCaptureFixture
+) -> None:
+    settings.VPS_BACKUP_KEY = b""
+    there = due(server)
+    assert backup_services.take_due_backups() == 0
+    assert "VPS_BACKUP_KEY is not set" in caplog.text
+    moment, there.backup_due_at = there.backup_due_at, None
+    there.refresh_from_db()
+    assert there.backup_due_at == moment
+
+
 def test_what_is_switched_off_is_backed_up_no_more(alice: Customer, server: Server) -> None:
     alice.patch(f"/servers/{server.pk}/", {"backups_enabled": True})
     alice.patch(f"/servers/{server.pk}/", {"backups_enabled": False})
