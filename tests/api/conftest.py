@@ -10,6 +10,7 @@ from celery.signals import after_task_publish
 from django.core.signals import request_finished, request_started
 from django.db import close_old_connections
 
+from core.outage import Outage
 from servers.models import Server
 from tests.api.contract import SERVER
 from tests.conftest import Customer
@@ -135,7 +136,10 @@ def one_connection(db: None) -> Iterator[None]:
 
 
 @pytest.fixture
-def broker(db: None, django_capture_on_commit_callbacks: Any) -> Iterator[Broker]:
+def broker(
+    db: None, django_capture_on_commit_callbacks: Any, monkeypatch: pytest.MonkeyPatch
+) -> Iterator[Broker]:
+    monkeypatch.setattr("core.broker.OUTAGE", Outage(lasts_s=2))  # not another test's
     broker = Broker(django_capture_on_commit_callbacks)
     after_task_publish.connect(broker.record)
     yield broker

@@ -268,27 +268,30 @@ def test_a_worker_of_backups_is_told_when_it_is_committed(
     assert broker.sent_to == [("backups.us-west", COPY_LIMIT_S)]
 
 
+LONG = {"time_limit": COPY_LIMIT_S}
+
+
 @pytest.mark.parametrize(
     ("order", "limit"),
     [
-        (lambda server: services.reboot_server(server=server), None),
-        (lambda server: backup_services.restore_backup(backup=complete_backup(server)), COPY_LIMIT_S),
+        (lambda server: services.reboot_server(server=server), {}),
+        (lambda server: backup_services.restore_backup(backup=complete_backup(server)), LONG),
         (
             lambda server: services.create_server(
                 **{name: getattr(server, name) for name in ("account", "plan", "os_version", "location")},
                 name="twin",
                 backup=complete_backup(server),
             ),
-            COPY_LIMIT_S,
+            LONG,
         ),
     ],
     ids=["reboot", "restore", "create"],
 )
 def test_who_copies_a_disk_has_longer_and_takes_no_worker_of_backups(
-    server: Server, broker: Broker, order: Callable[[Server], Any], limit: int | None
+    server: Server, order: Callable[[Server], Any], limit: dict[str, int]
 ) -> None:
-    broker.after_commit_of(lambda: order(server))
-    assert broker.sent_to[-1] == ("provision.us-west", limit)
+    order(server)
+    assert services.sent_with(Operation.objects.latest("pk")) == {"queue": "provision.us-west"} | limit
 
 
 def test_who_listens_hears_that_a_backup_is_complete_or_failed(alice: Customer, server: Server) -> None:
