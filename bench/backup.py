@@ -5,7 +5,6 @@ import os
 import shutil
 import statistics
 import subprocess
-import sys
 from collections.abc import Callable, Iterator
 from contextlib import ExitStack, contextmanager
 from pathlib import Path
@@ -18,7 +17,7 @@ import libvirt_qemu
 
 from bench import ground
 from deploy.local.errors import LocalError
-from deploy.local.folder import PROJECT, claimed, var_folder
+from deploy.local.folder import claimed, var_folder
 from deploy.local.guest import GuestImage, sha256
 from deploy.local.libvirtd import Libvirtd
 from deploy.local.processes import as_root
@@ -69,9 +68,9 @@ def main(turns: int, mib: int) -> None:
         server = bench.do("make", "content")
         _fill(bench, server["uuid"], FIRST_MIB, mib)
         print(f"{mib} MiB on a disk of {PLANS['content']} GiB, half of it random, half text.")
-        full, copy = _copies(bench, server, turns)
+        full = _copies(bench, server, turns)
         _later(bench, server, full, mib)
-        _restores(bench, server, copy, turns)
+        _restores(bench, server, turns)
         _ten_days(bench, server, mib)
         _latency(bench, server)
         large = bench.do("take", str(bench.do("make", "large")["server"]))
@@ -120,17 +119,17 @@ def _open(var: Path, env: dict[str, str], libvirtd: Libvirtd) -> None:
     )
 
 
-def _fill(bench: Bench, uuid: str, at_mib: int, mib: int, *, block: int = MIB) -> None:
+def _fill(bench: Bench, uuid: str, at_mib: int, mib: int) -> None:
     """Write through QEMU's block layer, as the guest would: blocks of random bytes and of text in turns."""
     texts = b"".join(path.read_bytes() for path in sorted(Path(os.__file__).parent.glob("*.py")))
     path = bench.var / "chunk"
     for start in range(0, mib, CHUNK_MIB):
-        length = min(CHUNK_MIB, mib - start) * MIB
+        length_mib = min(CHUNK_MIB, mib - start)
         with path.open("wb") as file:
-            for number in range(-(-length // block)):
-                at = LUCK.randrange(len(texts) - block)
-                file.write(texts[at : at + block] if number % 2 else LUCK.randbytes(block))
-        _write(bench, uuid, path, (at_mib + start) * MIB, length)
+            for number in range(length_mib):
+                at = LUCK.randrange(len(texts) - MIB)
+                file.write(texts[at : at + MIB] if number % 2 else LUCK.randbytes(MIB))
+        _write(bench, uuid, path, (at_mib + start) * MIB, length_mib * MIB)
 
 
 def _write(bench: Bench, uuid: str, source: Path, offset: int, length: int) -> None:
@@ -152,35 +151,27 @@ def _row(what: str, measured: str, figure: float, most: float, of: str = "x") ->
     )
 
 
-def _timed(*command: str | Path) -> float:
+def _qemu_img(*words: str | Path) -> float:
+    """Run it, and return its seconds."""
     began = monotonic()
-    subprocess.run(as_root(*map(str, command)), check=True)
+    subprocess.run(as_root("qemu-img", *map(str, words)), check=True)
     return monotonic() - began
 
 
-def _copies(bench: Bench, server: dict[str, Any], turns: int) -> tuple[float, dict[str, Any]]:
-    """Full copies, ours and qemu-img's in turns."""
-    disk, out = bench.disk(server["uuid"]), bench.var / "compressed.qcow2"
-    convert = (
-        "qemu-img",
-        "convert",
-        "-t",
-        "writeback",
-        "-U",
-        "-c",
-        "-o",
-        "compression_type=zstd",
-        "-O",
-        "qcow2",
-        disk,
-        out,
-    )
+def _converted(source: Path, made: Path, *options: str) -> float:
+    """Seconds until it is on the disk, as what we make is, and not only in memory."""
+    return _qemu_img("convert", "-t", "writeback", *options, "-O", "qcow2", source, made)
+
+
+def _copies(bench: Bench, server: dict[str, Any], turns: int) -> float:
+    """Full copies, ours and qemu-img's in turns.  Returns the seconds of ours."""
+    disk, made = bench.disk(server["uuid"]), bench.var / "compressed.qcow2"
     ours: list[dict[str, Any]] = []
     theirs: list[float] = []
     for _ in range(turns):
         bench.do("forget")
         ours.append(bench.do("take", str(server["server"])))
-        theirs.append(_timed(*convert))
+        theirs.append(_converted(disk, made, "-U", "-c", "-o", "compression_type=zstd"))
     if not all(copy["is_full"] for copy in ours):
         raise LocalError("A copy was no full one.")
     full, qemus = (statistics.median(times) for times in ([copy["seconds"] for copy in ours], theirs))
@@ -189,7 +180,7 @@ def _copies(bench: Bench, server: dict[str, Any], turns: int) -> tuple[float, di
     _row("file systems held still", f"{held:.3f} s", held, 1, "s")
     peak = max(copy["peak_mib"] for copy in ours)
     _row("memory of the worker", f"{peak:.0f} MiB", peak, 200, "MiB")
-    return full, ours[-1]
+    return float(full)
 
 
 def _later(bench: Bench, server: dict[str, Any], full: float, mib: int) -> None:
@@ -199,21 +190,17 @@ def _later(bench: Bench, server: dict[str, Any], full: float, mib: int) -> None:
     _row("copy after 50 MiB of change / full copy", measured, copy["seconds"] / full, 0.2)
 
 
-def _restores(bench: Bench, server: dict[str, Any], copy: dict[str, Any], turns: int) -> None:
+def _restores(bench: Bench, server: dict[str, Any], turns: int) -> None:
     """Disks from a copy, ours and qemu-img's in turns; ours must show what the guest's disk shows."""
-    plain = bench.var / "plain.qcow2"
-    convert = ("qemu-img", "convert", "-t", "writeback", "-O", "qcow2", bench.var / "compressed.qcow2", plain)
     copy = bench.do("take", str(server["server"]))
     ours: list[dict[str, Any]] = []
     theirs: list[float] = []
     for _ in range(turns):
         ours.append(bench.do("restore", str(copy["backup"])))
-        theirs.append(_timed(*convert))
+        theirs.append(_converted(bench.var / "compressed.qcow2", bench.var / "plain.qcow2"))
         made = bench.disk(ours[-1]["uuid"])
-        subprocess.run(as_root("qemu-img", "check", "-q", str(made)), check=True)
-        subprocess.run(
-            as_root("qemu-img", "compare", "-q", "-U", str(made), str(bench.disk(server["uuid"]))), check=True
-        )
+        _qemu_img("check", "-q", made)
+        _qemu_img("compare", "-q", "-U", made, bench.disk(server["uuid"]))
         subprocess.run(as_root("rm", str(made)), check=True)
     restored, qemus = (statistics.median(times) for times in ([one["seconds"] for one in ours], theirs))
     _row("restored disk / qemu-img convert", f"{restored:.1f} s / {qemus:.1f} s", restored / qemus, 1.5)
@@ -248,15 +235,14 @@ def _latency(bench: Bench, server: dict[str, Any]) -> None:
     libvirt_qemu.qemuAgentCommand(domain, words, 10, 0)
     sleep(5)
     with _a_slow_copy(bench, server) as is_stored:
-        during = []
         while not is_stored():
             sleep(0.1)
-        during.append(_write_ms(domain))
+        during = _write_ms(domain)
     quiet = _write_ms(domain)
     _row(
         f"a guest's write, a copy going to {SLOW_MIB_PER_S} MiB/s / none",
-        f"{during[0]:.2f} ms / {quiet:.2f} ms",
-        during[0] / quiet,
+        f"{during:.2f} ms / {quiet:.2f} ms",
+        during / quiet,
         1.2,
     )
 
@@ -267,19 +253,12 @@ def _a_slow_copy(bench: Bench, server: dict[str, Any]) -> Iterator[Callable[[], 
     bench.do("forget")
     store = Path(bench.env["VPS_BACKUP_STORE"])
     words = ["take", str(server["server"]), str(SLOW_MIB_PER_S), str(LOOK_FOR_S + 60)]
-    copy = subprocess.Popen(
-        [sys.executable, "-m", "bench.copies", *words],
-        env={"DJANGO_SETTINGS_MODULE": "vpsorg.settings"} | bench.env,
-        cwd=PROJECT,
-        stdout=subprocess.DEVNULL,
-        stderr=subprocess.DEVNULL,
-    )
+    copy = ground.begin(bench.env, "bench.copies", *words)
     try:
         yield lambda: any(store.glob("accounts/*/pieces/*/*"))
         if copy.poll() is not None:
             raise LocalError("The slow copy ended before it was looked at.")
-        if copy.wait(300):
-            raise LocalError("The slow copy failed.")
+        ground.output_of(copy)
     finally:
         copy.kill()
 

@@ -44,16 +44,27 @@ def manage(env: dict[str, str], *commands: list[str]) -> str:
 
 def python(env: dict[str, str], *words: str) -> str:
     """Run a module with these arguments and return its output."""
-    done = subprocess.run(
+    return output_of(begin(env, *words))
+
+
+def begin(env: dict[str, str], *words: str) -> subprocess.Popen[str]:
+    """Start a module with these arguments."""
+    return subprocess.Popen(
         [sys.executable, "-m", *words],
         env={"DJANGO_SETTINGS_MODULE": "vpsorg.settings"} | env,
         cwd=PROJECT,
-        capture_output=True,
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
         text=True,
     )
-    if done.returncode:
-        raise LocalError("\n    ".join(done.stderr.splitlines()[-15:]))
-    return done.stdout
+
+
+def output_of(process: subprocess.Popen[str]) -> str:
+    """What it prints until its end.  Raises LocalError if it fails."""
+    output, errors = process.communicate()
+    if process.returncode:
+        raise LocalError("\n    ".join(errors.splitlines()[-15:]))
+    return output
 
 
 def free_port() -> int:

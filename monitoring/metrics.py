@@ -6,6 +6,7 @@ Nothing is kept between two scrapes, so nothing can be out of date, and any proc
 import logging
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
+from typing import Any
 
 import redis
 from django.db import connection
@@ -19,11 +20,16 @@ from inventory.pools import counted, counts_of
 from monitoring import requests
 from monitoring.readiness import broker
 from plans.models import Location
-from servers.states import OPEN_OPERATION
+from provisioning.verify.backup_checks import LATE
+from servers.states import CHANGEABLE, OPEN_OPERATION
 
 log = logging.getLogger(__name__)
 
-PARAMETERS = {"open": sorted(OPEN_OPERATION)}
+PARAMETERS: dict[str, Any] = {
+    "open": sorted(OPEN_OPERATION),
+    "backed_up": sorted(CHANGEABLE),
+    "late": LATE,
+}
 
 
 @dataclass(frozen=True)
@@ -184,8 +190,8 @@ GAUGES = (
         """
         SELECT location.code, count(*)
         FROM servers_server server JOIN plans_location location ON location.id = server.location_id
-        WHERE server.status IN ('active', 'stopped') AND server.backup_due_at IS NOT NULL AND (
-            server.backup_due_at < now() - interval '3 hours'
+        WHERE server.status = ANY(%(backed_up)s) AND server.backup_due_at IS NOT NULL AND (
+            server.backup_due_at < now() - %(late)s
             OR 'failed' = (
                 SELECT status FROM backups_backup WHERE server_id = server.id AND kind = 'automatic'
                 AND status <> 'in_progress' ORDER BY id DESC LIMIT 1

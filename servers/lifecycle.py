@@ -58,10 +58,6 @@ from servers.wishes import (
 )
 
 DID_NOT_BOOT = "did_not_boot"
-HOW_FOUND_WHOLE: dict[Kind, Verified] = {
-    BackupOperationKind.VERIFY: Verified.READ,
-    BackupOperationKind.BOOT: Verified.BOOTED,
-}
 UNDO = "undo"  # the step of an operation that was given up
 NOTHING = Wish()
 
@@ -337,9 +333,9 @@ def _end_backup(operation: Operation, ended: OperationStatus) -> None:
     after = rule.succeeds_in if has_succeeded else rule.fails_in
     if after is None:
         return
-    if how := HOW_FOUND_WHOLE.get(operation.typed_kind):
+    if rule.proves is not None:
         if has_succeeded:
-            _record_whole(backup, how)
+            _record_whole(backup, rule.proves)
         return
     changes: dict[str, Any] = {"status": after}
     if after == BackupStatus.COMPLETED:

@@ -10,7 +10,7 @@ from datetime import timedelta
 from enum import StrEnum
 from typing import NamedTuple
 
-from backups.kinds import BackupStatus
+from backups.kinds import BackupStatus, Verified
 
 
 class ServerStatus(StrEnum):
@@ -128,20 +128,24 @@ RULES: dict[OperationKind, Rule] = {
 class BackupRule(NamedTuple):
     """The life of one kind of operation about a backup.
 
-    ``fails_in`` and ``deadline`` None mean: tried again until it is done.
+    ``fails_in`` and ``deadline`` None mean: tried again until it is done.  ``proves``: it changes no status,
+    and a success shows that the backup is whole.
     """
 
     succeeds_in: BackupStatus
     fails_in: BackupStatus | None
     deadline: timedelta | None
+    proves: Verified | None = None
 
 
 BACKUP_RULES: dict[BackupOperationKind, BackupRule] = {
     BackupOperationKind.TAKE: BackupRule(BackupStatus.COMPLETED, BackupStatus.FAILED, timedelta(hours=12)),
     BackupOperationKind.VERIFY: BackupRule(
-        BackupStatus.COMPLETED, BackupStatus.COMPLETED, timedelta(hours=12)
+        BackupStatus.COMPLETED, BackupStatus.COMPLETED, timedelta(hours=12), Verified.READ
     ),
-    BackupOperationKind.BOOT: BackupRule(BackupStatus.COMPLETED, BackupStatus.COMPLETED, timedelta(hours=12)),
+    BackupOperationKind.BOOT: BackupRule(
+        BackupStatus.COMPLETED, BackupStatus.COMPLETED, timedelta(hours=12), Verified.BOOTED
+    ),
     BackupOperationKind.REMOVE: BackupRule(BackupStatus.DELETED, None, None),
 }
 

@@ -54,14 +54,21 @@ def is_active(server: Server) -> bool:
     return Server.objects.filter(pk=server.pk, status=ServerStatus.ACTIVE).exists()
 
 
+def made_by(worker: Process, order: Callable[..., Server]) -> Server:
+    """A server that was just ordered and that the worker has made."""
+    server = order()
+    assert wait_for(lambda: is_active(server), 30), worker.last_lines(40)
+    server.refresh_from_db()
+    return server
+
+
 def test_a_worker_whose_clock_is_ahead_makes_servers(
     start_worker: Callable[..., Process], wrong_clock: WrongClock, order: Callable[..., Server]
 ) -> None:
     """No deadline is by a worker's clock."""
     wrong_clock.set(3600)
     worker = start_worker(**wrong_clock.environment)
-    server = order()
-    assert wait_for(lambda: is_active(server), 30), worker.last_lines(40)
+    server = made_by(worker, order)
     assert server.operations.get().attempt == 1
 
 
@@ -76,9 +83,7 @@ def test_a_worker_whose_clock_is_wrong_takes_backups_and_restores_them(
     wrong_clock.set(ahead_s)
     worker = start_worker(**wrong_clock.environment)
     backups = start_worker("--queues", "backups", **wrong_clock.environment)
-    server = order()
-    assert wait_for(lambda: is_active(server), 30), worker.last_lines(40)
-    server.refresh_from_db()
+    server = made_by(worker, order)
     backup = backup_services.take_backup(server=server, kind=BackupKind.AUTOMATIC)
     whole = Backup.objects.filter(pk=backup.pk, status=BackupStatus.COMPLETED)
     assert wait_for(whole.exists, 30), backups.last_lines(40)
@@ -106,9 +111,7 @@ def test_no_power_is_cut_early_by_a_worker_whose_clock_is_wrong(
 ) -> None:
     """A guest has VPS_SHUTDOWN_TIMEOUT to write its data, also when another worker goes on with the stop."""
     worker = start_worker()
-    server = order()
-    assert wait_for(lambda: is_active(server), 30), worker.last_lines(40)
-    server.refresh_from_db()
+    server = made_by(worker, order)
     stop = services.stop_server(server=server)
     steps = Operation.objects.filter(pk=stop.pk, step="shut_down")
     assert wait_for(steps.exists, 30), worker.last_lines(40)
@@ -135,9 +138,7 @@ def test_what_is_put_off_goes_on_between_workers_whose_clocks_differ(
     """A message that is held back is sent by one clock and received by another: it comes in time."""
     wrong_clock.set(ahead_s)
     workers = [start_worker(**wrong_clock.environment), start_worker()]
-    server = order()
-    assert wait_for(lambda: is_active(server), 30), workers[0].last_lines(40)
-    server.refresh_from_db()
+    server = made_by(workers[0], order)
     ordered = monotonic()
     services.stop_server(server=server)
     closed = server.operations.filter(status__in=OPEN_OPERATION)
@@ -152,8 +153,7 @@ def test_an_order_is_taken_at_once_though_the_clock_of_the_api_is_ahead(
     order: Callable[..., Server],
 ) -> None:
     worker = start_worker()
-    server = order()
-    assert wait_for(lambda: is_active(server), 30), worker.last_lines(40)
+    server = made_by(worker, order)
     wrong_clock.set(3)
     do_with(
         environment | wrong_clock.environment,

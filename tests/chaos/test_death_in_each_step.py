@@ -100,8 +100,7 @@ def test_whoever_dies_in_a_step_is_followed_by_another(
             operations = ask(servers, service, **wanted(kind))
         for operation, (step, when) in zip(operations, deaths, strict=True):
             plant.order_death(operation, step, when)
-    await_end(plant)
-    assert plant.deaths_to_come() == [], "somebody was spared: the step was never reached"
+    await_all_deaths(plant)
     for operation in operations:
         operation.refresh_from_db()
         assert (operation.status, operation.attempt >= 2) == (OperationStatus.SUCCEEDED, True)
@@ -124,13 +123,17 @@ def test_whoever_dies_at_a_trial_of_a_backup_is_followed_by_another(
         operations = [boot(Backup.objects.get(server_id=server.pk)) for server in servers]
         for operation, (place, when) in zip(operations, deaths, strict=True):
             plant.order_death(operation, place, when)
-    await_end(plant)
-    assert plant.deaths_to_come() == [], "somebody was spared: the step was never reached"
+    await_all_deaths(plant)
     for operation in operations:
         operation.refresh_from_db()
         assert (operation.status, operation.error_code) == (OperationStatus.FAILED, "did_not_boot")
         assert (operation.attempt >= 2, operation.trial_room) == (True, None)
     assert_all_is_true()
+
+
+def await_all_deaths(plant: Plant) -> None:
+    await_end(plant)
+    assert plant.deaths_to_come() == [], "somebody was spared: the step was never reached"
 
 
 def _ends_in(kind: OperationKind | BackupOperationKind) -> ServerStatus:
@@ -166,8 +169,7 @@ def test_whoever_dies_while_a_failure_is_undone_is_followed_by_another(
         for operation, (step, when) in zip(operations, deaths, strict=True):
             plant.order_death(operation, failing, "fail")
             plant.order_death(operation, step, when)
-    await_end(plant)
-    assert plant.deaths_to_come() == [], "somebody was spared: the step was never reached"
+    await_all_deaths(plant)
     for operation in operations:
         operation.refresh_from_db()
         assert (operation.status, operation.error_code) == (OperationStatus.FAILED, "host_misconfigured")
