@@ -62,7 +62,7 @@ def test_a_store_that_cannot_be_used_is_said(folder: Path, settings: Any) -> Non
 def test_a_store_that_gives_back_something_else_is_said(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(Store, "get", lambda self, path: memoryview(b"\1nothing of the kind"))
 
-    with pytest.raises(CommandError, match="is not what was put"):
+    with pytest.raises(CommandError, match="does not decrypt"):
         run("check_backup_store")
 
 

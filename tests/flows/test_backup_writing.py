@@ -28,9 +28,9 @@ from backups.errors import (
     StoreFull,
     StoreUnreachable,
 )
-from backups.pieces import PIECE_BYTES
+from backups.pieces import PIECE_BYTES, name_of, pack
 from backups.reading import Data, check, read
-from backups.sealing import new_key, subkeys_of
+from backups.sealing import Subkeys, new_key, subkeys_of
 from backups.store import Store
 from backups.vaults import DIGITS, Vault
 from deploy.local.folder import PROJECT
@@ -247,7 +247,7 @@ class Forgetful(Store):
 def test_what_a_store_did_not_keep_is_found_at_once(
     tmp_path: Path, where: str, error: type[BackupError]
 ) -> None:
-    """Guards: ``piece_at`` in ``_put``, ``get`` in ``manifests.put``."""
+    """Guards: ``_read_back`` in ``_store``, ``get`` in ``manifests.put``."""
     store = Forgetful(str(tmp_path))
     store.where = where
     vault = new_vault(store)
@@ -256,6 +256,31 @@ def test_what_a_store_did_not_keep_is_found_at_once(
     with pytest.raises(error):
         written(vault, [Data(0, b"x")], 10, backup=backup)
     assert list(store.list("accounts/" + str(vault.account) + "/manifests")) == []
+
+
+class Crowded(Store):
+    """A store into which another backup puts each piece at the same moment, and ends last."""
+
+    def put(self, path: str, data: bytes | bytearray) -> None:
+        super().put(path, data)
+        if "pieces" in path:
+            super().put(path, pack(self.keys, self.name, self.plain))
+
+    keys: Subkeys
+    name: bytes
+    plain = b"of both backups"
+
+
+def test_a_piece_that_another_backup_puts_at_the_same_moment_is_as_good(tmp_path: Path) -> None:
+    """Encryption is never twice the same.  Guard: ``piece_at`` in ``_read_back``."""
+    store = Crowded(str(tmp_path))
+    vault = new_vault(store)
+    store.keys = vault.keys
+    store.name = name_of(vault.keys, store.plain) or b""
+
+    manifest = written(vault, [Data(0, store.plain)], len(store.plain)).manifest
+
+    assert contents(vault, manifest) == store.plain
 
 
 # Manifests.
