@@ -6,7 +6,7 @@ checkpoint: from then on QEMU notes which blocks change, and the next job copies
 libvirt 9.0 as measured.  A job that fails ends like any other, and its checkpoint stays: only the statistics
 of the ended job tell, and an incremental over that checkpoint would miss what the failed one should have
 copied.  After a machine's QEMU was killed its checkpoints are inconsistent: an incremental is refused, and
-they can only be forgotten.
+they can only be forgotten; the statistics of its last job still tell of success.
 """
 
 import logging
@@ -22,7 +22,7 @@ import libvirt_qemu
 
 from .base import BackupBegun, BackupProgress, GuestFrozen, HostBusy
 from .domain_xml import DISK_TARGET
-from .libvirt_errors import is_about_the_host
+from .libvirt_errors import is_about_the_host, is_busy
 from .libvirt_storage import StoragePool
 from .storage_names import disk_volume, is_scratch, scratch_volume
 
@@ -70,16 +70,17 @@ def progress(pool: StoragePool, domain: Any, machine: UUID, backup: UUID) -> Bac
     """How the job is.  LOST also if its end is not known: what it wrote cannot be trusted."""
     if _target(_job(domain)) == pool.path(scratch_volume(machine, backup)):
         return BackupProgress.RUNNING
-    if backup not in _checkpoints(domain):
-        return BackupProgress.LOST
+    checkpoint = _checkpoints(domain).get(backup)
     try:
+        if checkpoint is None or not _is_sound(checkpoint):
+            return BackupProgress.LOST
         ended = domain.jobStats(
             libvirt.VIR_DOMAIN_JOB_STATS_COMPLETED | libvirt.VIR_DOMAIN_JOB_STATS_KEEP_COMPLETED
         )
     except libvirt.libvirtError as error:
-        if is_about_the_host(error):
+        if is_about_the_host(error) or is_busy(error):
             raise
-        return BackupProgress.LOST
+        return BackupProgress.LOST  # it is off
     if ended.get("operation") == libvirt.VIR_DOMAIN_JOB_OPERATION_BACKUP and ended.get("success"):
         return BackupProgress.DONE
     logger.warning("backup %s of %s did not come about: %s", backup, domain.name(), ended.get("errmsg"))
@@ -239,6 +240,20 @@ def _checkpoints(domain: Any) -> dict[UUID, Any]:
             if name.startswith(_PREFIX):
                 found[UUID(name.removeprefix(_PREFIX))] = checkpoint
     return found
+
+
+def _is_sound(checkpoint: Any) -> bool:
+    """Whether QEMU has closed the file of the job that began here, and has lived ever since.
+
+    libvirt says that a job has ended a moment before QEMU closes the file.  Until then parts of the file's
+    tables are in QEMU's memory alone, and whoever reads the file finds holes in it.  This question is
+    answered when the file is closed: libvirt does not let go of the machine in between.  After a QEMU that
+    was killed libvirt knows no size.  Raises libvirtError for a machine that is off.
+    """
+    described = checkpoint.getXMLDesc(
+        libvirt.VIR_DOMAIN_CHECKPOINT_XML_SIZE | libvirt.VIR_DOMAIN_CHECKPOINT_XML_NO_DOMAIN
+    )
+    return ET.fromstring(described).find("disks/disk[@size]") is not None  # noqa: S314 (libvirt's own words)
 
 
 def _forget_checkpoints(domain: Any, keep: UUID | None) -> None:

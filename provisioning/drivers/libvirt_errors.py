@@ -32,7 +32,7 @@ def translate(error: libvirt.libvirtError, uri: str) -> HypervisorError:
         return MachineNotFound(text)
     if is_about_room(error):
         return PoolFull(text)
-    if code in _BUSY or is_pool_busy(error):
+    if is_busy(error):
         return HostBusy(text)
     if code in _MISCONFIGURED or is_not_started(error):
         return HostMisconfigured(text)
@@ -64,6 +64,11 @@ def is_lost(error: libvirt.libvirtError) -> bool:
     between a call's failure and the moment when Python asks for the error.
     """
     return error.get_error_code() is None
+
+
+def is_busy(error: libvirt.libvirtError) -> bool:
+    """Whether the same call may succeed a little later."""
+    return error.get_error_code() in _BUSY or is_pool_busy(error)
 
 
 def is_pool_busy(error: libvirt.libvirtError) -> bool:
