@@ -12,14 +12,17 @@ from django.db import Error
 
 from accounts.models import Account
 from backups import manifests
-from backups.errors import CollectingNow, HoldLost, ManifestMissing
+from backups.errors import CollectingNow, HoldLost, ManifestMissing, NotStored, StoreUnreachable
 from backups.keys import keys_of
+from backups.kinds import GONE
 from backups.manifests import Manifest
 from backups.models import Backup
 from backups.store import S3Access, Store
 from backups.vaults import Vault
 from core import locks
 from plans.models import Location
+
+MARK = "store-of-backups"
 
 
 class Hold:
@@ -55,14 +58,28 @@ def addresses_in_use() -> list[str]:
 
 
 def store_at(address: str) -> Store:
-    """Raises StoreUnreachable."""
+    """Raises StoreUnreachable, also for a place that lacks the mark of a store in which there are backups.
+
+    So it is below a mount that is gone, and in the wrong bucket: what is there would be taken for lost, and
+    new backups would be nowhere when the right one is back.
+    """
     access = S3Access(
         settings.VPS_BACKUP_S3_ENDPOINT,
         settings.VPS_BACKUP_S3_REGION,
         settings.VPS_BACKUP_S3_ACCESS_KEY_ID,
         settings.VPS_BACKUP_S3_SECRET_ACCESS_KEY,
     )
-    return Store(address, access)
+    store = Store(address, access)
+    with suppress(NotStored):
+        store.get(MARK)
+        return store
+    if Backup.objects.filter(store=address, stored_as__isnull=False).exclude(status__in=GONE).exists():
+        raise StoreUnreachable(
+            f"{address} is not the store of our backups, which has an object named {MARK}. "
+            "Is it mounted, and is it the right one?"
+        )
+    store.put(MARK, b"")
+    return store
 
 
 def vault_of(account: Account, address: str) -> Vault:

@@ -7,8 +7,8 @@ meanwhile, what was read is thrown away.
 """
 
 import logging
-from collections.abc import Sequence
-from contextlib import suppress
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager, suppress
 from uuid import UUID, uuid4
 
 from django.conf import settings
@@ -19,7 +19,7 @@ from backups.kinds import BackupStatus
 from backups.manifests import Manifest, length_of
 from backups.models import Backup
 from backups.pieces import PIECE_BYTES
-from backups.services import keeping_pieces, manifest_of, vault_of
+from backups.services import address_for, keeping_pieces, manifest_of, vault_of
 from backups.vaults import Vault
 from provisioning import hypervisors
 from provisioning.drivers.base import (
@@ -45,9 +45,9 @@ BEHIND_OTHERS_S = 5
 def begin_backup(job: Job) -> None:
     """Have the host begin a copy of a disk that is in use.
 
-    At most VPS_BACKUPS_PER_HOST at once, since each needs room on the host.
+    A host has at most VPS_BACKUPS_PER_HOST copies that are not stored yet: each needs room.
     """
-    if lifecycle.backups_ahead(job.operation) >= settings.VPS_BACKUPS_PER_HOST:
+    if lifecycle.copies_ahead(job.operation) >= settings.VPS_BACKUPS_PER_HOST:
         raise AskAgain(BEHIND_OTHERS_S)
     server, backup = job.server, job.backup
     if server.disk_number != backup.disk_number:
@@ -66,9 +66,9 @@ def begin_backup(job: Job) -> None:
         server.uuid,
         copied_as,
         disk_number=backup.disk_number,
-        parents=_parents(backup),
+        parents=_parents(server.pk, backup.disk_number, backup.store),
         freeze=power == PowerState.RUNNING and backup.base_image.has_agent,
-        leave_bytes=job.host.room().bytes * settings.VPS_POOL_RESERVE // 100,
+        leave_bytes=_reserve_of(job.host),
     )
     parent = Backup.objects.get(copied_as=begun.parent) if begun.parent else None
     lifecycle.record_backup(
@@ -88,6 +88,7 @@ def await_backup(job: Job) -> None:
     if progress == BackupProgress.RUNNING:
         raise AskAgain(1)
     if progress == BackupProgress.LOST:
+        lifecycle.record_backup(job.operation, copied_as=None)  # others need not wait for it
         raise StartOver(AGAIN_S)
 
 
@@ -129,6 +130,7 @@ def store_backup(job: Job) -> None:
     lifecycle.record_backup(
         job.operation,
         stored_as=stored_as,
+        disk_gib=-(-content.size_bytes // 2**30),  # the server may have been resized since the order
         size_bytes=written.manifest.data_bytes,
         new_bytes=written.new_bytes,
     )
@@ -182,14 +184,36 @@ def remove_backup(job: Job) -> None:
         manifests.remove(vault_of(job.backup.account, job.backup.store), job.backup.stored_as)
 
 
-def write_disk_from(source: Backup, host: Driver, spec: MachineSpec) -> None:
-    """Make the disk from a backup, each piece of it verified."""
-    with keeping_pieces(source.account):
+def write_disk_from(
+    source: Backup, host: Driver, spec: MachineSpec, require_ours: Callable[[], None]
+) -> None:
+    """Make the disk from a backup, each piece of it verified.  What is bad is written down for staff."""
+    with keeping_pieces(source.account), _damage_told(source):
         vault = vault_of(source.account, source.store)
         manifest = manifest_of(source, vault)
         size = manifest.disk_bytes
         spans = [(index * PIECE_BYTES, length_of(size, index)) for index, _ in manifest.named()]
-        host.write_disk(spec, spans, reading.read(vault, manifest))
+        host.write_disk(
+            spec,
+            spans,
+            reading.read(vault, manifest),
+            require_ours=require_ours,
+            leave_bytes=_reserve_of(host),
+        )
+
+
+@contextmanager
+def _damage_told(backup: Backup) -> Iterator[None]:
+    try:
+        yield
+    except (PieceBad, ManifestMissing, ManifestBad) as error:
+        lifecycle.record_damage(backup, str(error))
+        raise
+
+
+def _reserve_of(host: Driver) -> int:
+    """The bytes of its pool that no copy and no restored disk takes: guests that run need them."""
+    return host.room().bytes * settings.VPS_POOL_RESERVE // 100
 
 
 def _clear_host(job: Job) -> None:
@@ -205,13 +229,14 @@ def _is_at_work_for_another(job: Job) -> bool:
     return others.exclude(pk=job.backup.pk).exists()
 
 
-def _parents(backup: Backup) -> list[UUID]:
-    """The copies of the same disk that became backups, newest first: on one of them the next may build."""
+def _parents(server_id: int, disk_number: int, store: str) -> list[UUID]:
+    """The copies of a disk that became sound backups, newest first: on one of them the next may build."""
     whole = Backup.objects.filter(
-        server_id=backup.server_id,
-        disk_number=backup.disk_number,
-        store=backup.store,
+        server_id=server_id,
+        disk_number=disk_number,
+        store=store,
         status=BackupStatus.COMPLETED,
+        damage="",
         copied_as__isnull=False,
     )
     copies = whole.order_by("-pk").values_list("copied_as", flat=True)[:50]
@@ -219,7 +244,9 @@ def _parents(backup: Backup) -> list[UUID]:
 
 
 def _checkpoint_to_keep(job: Job) -> UUID | None:
-    return next(iter(_parents(job.backup)), None)
+    """What the next backup builds on: of the disk that the server has now, whatever this backup is of."""
+    server = job.server
+    return next(iter(_parents(server.pk, server.disk_number, address_for(server.location))), None)
 
 
 def _parent_of(job: Job, vault: Vault) -> Manifest | None:

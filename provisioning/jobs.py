@@ -100,6 +100,10 @@ class Job:
         self.__dict__.pop("image", None)
         self.__dict__.pop("spec", None)
 
+    def require_ours(self) -> None:
+        """Raises LeaseLost when another worker may be at work on the operation, or nobody should be."""
+        lifecycle.renew(self.operation)
+
     def power(self) -> PowerState:
         return self.host.power(self.server.uuid).state
 

@@ -27,7 +27,7 @@ LOOK_AGAIN_S = 2
 
 
 def make_trial_disk(job: Job) -> None:
-    write_disk_from(job.backup, _host(job.operation), _spec(job))
+    write_disk_from(job.backup, _host(job.operation), _spec(job), job.require_ours)
 
 
 def make_trial(job: Job) -> None:

@@ -79,7 +79,7 @@ def make_disk(job: Job) -> None:
     if job.source is None:
         job.host.create_disk(job.spec)
     else:
-        write_disk_from(job.source, job.host, job.spec)
+        write_disk_from(job.source, job.host, job.spec, job.require_ours)
 
 
 def write_seed(job: Job) -> None:

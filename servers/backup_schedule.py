@@ -21,6 +21,7 @@ log = logging.getLogger(__name__)
 
 BEGINS = time(3, 0, tzinfo=UTC)
 DAY = timedelta(days=1)
+FURTHEST = 2 * DAY
 ONCE_MORE_AFTER = timedelta(hours=1)
 FAILED_IS_SHOWN_FOR = timedelta(days=30)
 
@@ -44,8 +45,17 @@ def next_moment(server_id: int, after: datetime) -> datetime:
 
 
 def due() -> QuerySet[Server]:
-    """Servers whose moment has come, those that wait longest first."""
-    return Server.objects.filter(backup_due_at__lte=Now()).order_by("backup_due_at")
+    """Servers whose moment has come, those that wait longest first.
+
+    A moment that is further away than any can be comes from a clock that was wrong then.
+    """
+    come = Q(backup_due_at__lte=Now()) | Q(backup_due_at__gt=Now() + FURTHEST)
+    return Server.objects.filter(come).order_by("backup_due_at")
+
+
+def has_come(moment: datetime, now: datetime) -> bool:
+    """As ``due``, for one moment."""
+    return not now < moment <= now + FURTHEST
 
 
 def catch_up(server: Server) -> None:

@@ -224,7 +224,7 @@ def take_due_backups() -> int:
 def _take_if_due(server: Server) -> bool:
     there = Server.objects.select_for_update().get(pk=server.pk)
     now = clock.now()
-    if there.backup_due_at is None or there.backup_due_at > now:
+    if there.backup_due_at is None or not backup_schedule.has_come(there.backup_due_at, now):
         return False
     if there.deleted_at is not None:
         backup_schedule.end(there)

@@ -216,13 +216,15 @@ def is_overdue(operation: Operation) -> bool:
     )
 
 
-def backups_ahead(operation: Operation) -> int:
-    """How many backups on the same host were begun before this one and are not over."""
+def copies_ahead(operation: Operation) -> int:
+    """How many copies the host has, or makes, of backups begun before this one that are not stored yet."""
     return Operation.objects.filter(
         Operation.OPEN,
         hypervisor=operation.hypervisor_id,
         kind=BackupOperationKind.TAKE,
         started_at__lt=operation.started_at,
+        backup__copied_as__isnull=False,
+        backup__stored_as=None,
     ).count()
 
 
@@ -339,11 +341,18 @@ def _end_backup(operation: Operation, ended: OperationStatus) -> None:
         return
     changes: dict[str, Any] = {"status": after}
     if after == BackupStatus.COMPLETED:
-        changes |= {"completed_at": Now(), "verified_at": Now(), "verified_by": Verified.READ}
+        changes |= {"completed_at": Now(), "verified_at": _read_since(backup), "verified_by": Verified.READ}
     if after == BackupStatus.FAILED:
         changes |= {"error_code": operation.error_code, "message": operation.message}
     Backup.objects.filter(pk=backup.pk).update(**changes)
     announce_backup(BackupChange(Backup.objects.get(pk=backup.pk), server, after))
+
+
+def _read_since(backup: Backup) -> Any:
+    """What an incremental takes from its parent was read when the parent was, and is looked for only."""
+    if backup.parent is None:
+        return Now()
+    return Backup.objects.values_list("verified_at", flat=True).get(uuid=backup.parent)
 
 
 def _record_whole(backup: Backup, how: Verified) -> None:
@@ -362,6 +371,11 @@ def record_backup(operation: Operation, **columns: Any) -> None:
     renew(operation)
     Backup.objects.filter(pk=operation.subject_backup.pk).update(**columns)
     take_over(operation.subject_backup, columns)
+
+
+def record_damage(backup: Backup, what: str) -> None:
+    """Write down what somebody who restored a whole backup found wrong with it."""
+    Backup.objects.filter(pk=backup.pk, status=BackupStatus.COMPLETED).update(damage=what[:255])
 
 
 @transaction.atomic

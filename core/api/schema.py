@@ -3,7 +3,7 @@
 The refusals of an endpoint follow from its kind: 400, 401, 429 and 503 always, 403 with a permission, 404
 with a path that names a row, 409 and 422 with an ``Idempotency-Key``.  A view whose actions may cost credits
 names these actions in ``needs_credits`` (402); a view whose bodies may name what is not there, in
-``names_rows`` (404).
+``names_rows`` (404); one whose actions on a row make others, in ``makes_rows`` (410).
 
 The names of components are part of the API, since customers' generated clients carry them.
 """
@@ -285,8 +285,12 @@ class Schema(AutoSchema):
             *(["403"] if self._permission() else []),
             *(["404"] if "{" in self.path else []),
             *(["409", "422"] if self.method == "POST" else []),
-            *(["410"] if self.method == "POST" and "{" not in self.path else []),
+            *(["410"] if self._makes_rows() else []),
         ]
+
+    def _makes_rows(self) -> bool:
+        is_create = self.method == "POST" and "{" not in self.path
+        return is_create or self._action() in getattr(self.view, "makes_rows", ())
 
     def _permission(self) -> str | None:
         permissions: Any = self.view.get_permissions()

@@ -8,7 +8,7 @@ deleting what is gone all succeed: after a crash the worker simply asks again.
 Every call has a time limit, and ends in a value or in one of the errors below.
 """
 
-from collections.abc import Generator, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Generator, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from enum import StrEnum
 from ipaddress import IPv4Address, IPv4Interface, IPv6Address, IPv6Interface
@@ -464,7 +464,7 @@ class Driver(Protocol):
         ends the copy.
 
         Raises MachineNotFound, PoolFull if fewer bytes than ``leave_bytes`` would be left free, HostBusy
-        while somebody else backs the machine up, and GuestFrozen.
+        while somebody else backs the machine up or it runs on another disk, and GuestFrozen.
         """
 
     def backup_progress(self, machine: UUID, backup: UUID) -> BackupProgress:
@@ -486,12 +486,22 @@ class Driver(Protocol):
         """What is in a disk of a machine that is off.  Of one that runs, what is read is worthless."""
 
     def write_disk(
-        self, spec: MachineSpec, spans: Sequence[tuple[int, int]], content: Iterable[Data]
+        self,
+        spec: MachineSpec,
+        spans: Sequence[tuple[int, int]],
+        content: Iterable[Data],
+        *,
+        require_ours: Callable[[], None],
+        leave_bytes: int = 0,
     ) -> None:
         """Make the root disk, ``disk_gib`` large, with this content at these spans (offset, length).
 
-        It needs no image.  It is read back and compared.  A disk that the machine has already is left as it
-        is; what a crash left of making it is replaced.  Raises PoolFull, and whatever ``content`` raises.
+        It needs no image.  A disk that the machine has already is left as it is; what a crash left of making
+        it is replaced.  ``require_ours`` is called before each part is written, and raises if somebody else
+        is at work on the disk by now: several at once might mix two disks.
+
+        Raises PoolFull if fewer bytes than ``leave_bytes`` would be left free, HypervisorError if the machine
+        got the disk meanwhile, ValueError for spans beyond the disk's end, and whatever ``content`` raises.
         """
 
     def volumes(self) -> list[Volume]:

@@ -346,15 +346,22 @@ class LibvirtDriver:
         return self._content(self._chain(storage_names.disk_volume(machine, number)))
 
     def write_disk(
-        self, spec: MachineSpec, spans: Sequence[tuple[int, int]], content: Iterable[Data]
+        self,
+        spec: MachineSpec,
+        spans: Sequence[tuple[int, int]],
+        content: Iterable[Data],
+        *,
+        require_ours: Callable[[], None],
+        leave_bytes: int = 0,
     ) -> None:
         disk = storage_names.disk_volume(spec.uuid, spec.disk_number)
         file = Qcow2File(spec.disk_gib * 2**30, spans)
-        if not self._make_place(spec.uuid, disk, file.size_bytes):
+        if not self._make_place(spec.uuid, disk, file.size_bytes, leave_bytes):
             return
         sent, offset = hashlib.sha256(), 0
         for part in one_ahead(_gathered(_hashed(file.chunks(content), sent), PART_BYTES)):
-            self._write_part(disk, offset, part)
+            require_ours()
+            self._write_part(spec.uuid, disk, offset, part)
             offset += sum(map(len, part))
         # libvirt does not tell of a pool that was full.  What could not be written takes no room.
         if not self._is_all_on_disk(disk, file.size_bytes):
@@ -362,7 +369,8 @@ class LibvirtDriver:
             for offset in range(0, file.size_bytes, PART_BYTES):
                 found.update(self._read_part(disk, offset, min(PART_BYTES, file.size_bytes - offset)))
             if sent.digest() != found.digest():
-                self._remove_torn(disk, file.size_bytes)
+                require_ours()
+                self._remove_torn(spec.uuid, disk, file.size_bytes)
         self._refresh()  # libvirt takes it for raw until then
         logger.info("made disk %s", disk)
 
@@ -384,21 +392,30 @@ class LibvirtDriver:
         return StoragePool(host, self._pool).read(name, offset, length)
 
     @_on_host(QUICK_S)
-    def _write_part(self, host: Connection, name: str, offset: int, chunks: Sequence[bytes]) -> None:
-        StoragePool(host, self._pool).write_part(name, offset, chunks)
+    def _write_part(
+        self, host: Connection, machine: UUID, disk: str, offset: int, chunks: Sequence[bytes]
+    ) -> None:
+        pool = StoragePool(host, self._pool)
+        libvirt_disks.require_unused(pool, disk, _definitions(host, machine))
+        pool.write_part(disk, offset, chunks)
 
     @_on_host(QUICK_S)
     def _is_all_on_disk(self, host: Connection, name: str, size_bytes: int) -> bool:
         return StoragePool(host, self._pool).is_all_on_disk(name, size_bytes)
 
     @_on_host(QUICK_S)
-    def _make_place(self, host: Connection, machine: UUID, disk: str, size_bytes: int) -> bool:
+    def _make_place(
+        self, host: Connection, machine: UUID, disk: str, size_bytes: int, leave_bytes: int
+    ) -> bool:
         pool = StoragePool(host, self._pool)
-        return libvirt_disks.make_place(pool, disk, size_bytes, _definitions(host, machine))
+        return libvirt_disks.make_place(
+            pool, disk, size_bytes, _definitions(host, machine), leave_bytes=leave_bytes
+        )
 
     @_on_host(QUICK_S)
-    def _remove_torn(self, host: Connection, disk: str, size_bytes: int) -> None:
+    def _remove_torn(self, host: Connection, machine: UUID, disk: str, size_bytes: int) -> None:
         pool = StoragePool(host, self._pool)
+        libvirt_disks.require_unused(pool, disk, _definitions(host, machine))
         pool.remove(disk)
         pool.require_room(size_bytes)
         raise HypervisorError(f"The host's copy of {disk} is not what was sent.")

@@ -21,6 +21,7 @@ import libvirt
 import libvirt_qemu
 
 from .base import BackupBegun, BackupProgress, GuestFrozen, HostBusy
+from .definition import has_disk
 from .domain_xml import DISK_TARGET
 from .libvirt_errors import is_about_the_host, is_busy
 from .libvirt_storage import StoragePool
@@ -46,11 +47,13 @@ def begin(
     leave_bytes: int,
 ) -> BackupBegun:
     """Clear away what an earlier try left, and begin a job: incremental, if it can be."""
+    disk = disk_volume(machine, disk_number)
+    _require_disk(pool, domain, disk)
     known = _checkpoints(domain)
     parent = next((parent for parent in parents if parent in known), None)
     end(pool, domain, machine, keep=parent)
     scratch = scratch_volume(machine, backup)
-    most_bytes = pool.shown_bytes(disk_volume(machine, disk_number)) + _SPARE_BYTES
+    most_bytes = pool.shown_bytes(disk) + _SPARE_BYTES
     pool.require_room(most_bytes + leave_bytes)
     with _frozen(domain, freeze) as is_frozen:
         try:
@@ -62,6 +65,7 @@ def begin(
             _forget_checkpoints(domain, keep=None)
             parent = None
             _begin(domain, pool.path(scratch), backup, None)
+    _require_disk(pool, domain, disk)  # it may have been replaced, and the machine started, in between
     logger.info("backup %s of %s began", backup, domain.name())
     return BackupBegun(parent=parent, is_frozen=is_frozen)
 
@@ -166,6 +170,12 @@ def _thaw(domain: Any) -> None:
             raise
         if domain.isActive():
             raise GuestFrozen(f"{domain.name()} does not thaw: {error}") from error
+
+
+def _require_disk(pool: StoragePool, domain: Any, disk: str) -> None:
+    """Raises HostBusy when the machine runs on another disk: one that is about to replace this one, say."""
+    if not has_disk(domain.XMLDesc(), pool.path(disk)):
+        raise HostBusy(f"{domain.name()} does not run on {disk} at the moment")
 
 
 def _begin(domain: Any, path: str, backup: UUID, parent: UUID | None) -> None:

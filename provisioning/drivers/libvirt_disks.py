@@ -38,7 +38,9 @@ def create_disk(pool: StoragePool, spec: MachineSpec, definitions: Sequence[str]
     logger.info("created disk %s", disk)
 
 
-def make_place(pool: StoragePool, disk: str, size_bytes: int, definitions: Sequence[str]) -> bool:
+def make_place(
+    pool: StoragePool, disk: str, size_bytes: int, definitions: Sequence[str], *, leave_bytes: int
+) -> bool:
     """An empty volume for a disk that is about to be written, in place of what a crash left of one.
 
     False, and nothing is done, for a disk that its machine has already.  Raises PoolFull.
@@ -46,7 +48,7 @@ def make_place(pool: StoragePool, disk: str, size_bytes: int, definitions: Seque
     if is_in_use(pool, disk, definitions):
         return False
     pool.remove(disk)
-    pool.require_room(size_bytes)
+    pool.require_room(size_bytes + leave_bytes)
     pool.create(disk, size_bytes)
     return True
 
@@ -67,6 +69,12 @@ def require_disk(pool: StoragePool, spec: MachineSpec, definitions: Sequence[str
         pool.refresh()  # somebody may have put it there
     if pool.find(disk) is None:
         raise MachineChanged(f"machine {spec.uuid} has another disk, and {disk} is not there")
+
+
+def require_unused(pool: StoragePool, disk: str, definitions: Sequence[str]) -> None:
+    """Raises HypervisorError when the machine has the disk: what is there is the customer's."""
+    if is_in_use(pool, disk, definitions):
+        raise HypervisorError(f"{disk} is the disk of its machine by now: it is not written over.")
 
 
 def is_in_use(pool: StoragePool, disk: str, definitions: Sequence[str]) -> bool:

@@ -35,6 +35,8 @@ class Qcow2File:
         self._counts = [_clusters(length) for _, length in spans]
         if any(first + count > after for first, count, after in self._followed()):
             raise ValueError("spans overlap or fall")
+        if spans and sum(spans[-1]) > disk_bytes:
+            raise ValueError("a span leaves the disk")
         clusters = _clusters(disk_bytes)
         self._l1_size = -(-clusters // _PER_L2)
         tables = self._tables()

@@ -34,7 +34,7 @@ from servers.api.serializers import (
 )
 from servers.models import Operation, Server
 from servers.rows import one_row_of, rows_of
-from servers.selectors import one_server_of, servers_of
+from servers.selectors import BACKUPS, SNAPSHOTS, backups_of, one_server_of, servers_of
 from servers.states import RULES, OperationKind
 
 POWER_ACTIONS = {
@@ -61,6 +61,7 @@ class ServerViewSet(IdempotentPosts, GenericViewSet[Server]):
         "rebuild",
     )
     names_rows = ("create",)
+    makes_rows = ("backup", "snapshot")
     filter_backends = [RowFilters]
     filterset_class = ServerFilter
     lookup_url_kwarg = "server_id"
@@ -76,8 +77,13 @@ class ServerViewSet(IdempotentPosts, GenericViewSet[Server]):
         return self.get_object()
 
     def require_still_true(self, answer: dict[str, Any]) -> None:
+        account = account_of(self.request)
         if self.action == "create":
-            require_made(servers_of(account_of(self.request)), answer, "server")
+            require_made(servers_of(account), answer, "server")
+        if self.action == "backup":
+            require_made(backups_of(account, BACKUPS), answer, "backup")
+        if self.action == "snapshot":
+            require_made(backups_of(account, SNAPSHOTS), answer, "snapshot")
 
     def list(self, request: Request) -> Response:
         rows: Any = rows_of(account_of(request))

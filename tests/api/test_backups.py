@@ -250,6 +250,19 @@ def test_the_clients_paths_make_the_same_rows(alice: Customer, server: Server) -
     assert kinds == ["manual", "snapshot", "snapshot"]
 
 
+@pytest.mark.parametrize("path", ["backups", "snapshots", "backup", "snapshot"])
+def test_the_order_of_a_copy_that_is_gone_is_not_answered_as_before(
+    alice: Customer, server: Server, path: str
+) -> None:
+    """Guard: ``require_still_true``."""
+    where = f"/{path}/" if path.endswith("s") else f"/servers/{server.pk}/{path}/"
+    asked = new(path.removesuffix("s"), server) if path.endswith("s") else None
+    made = alice.post(where, asked, HTTP_IDEMPOTENCY_KEY="once")
+    assert made.status_code == 201
+    backup_services.delete_backup(backup=Backup.objects.get())
+    assert alice.post(where, asked, HTTP_IDEMPOTENCY_KEY="once").status_code == 410
+
+
 @BOTH
 def test_a_repeated_order_makes_one_copy(alice: Customer, server: Server, what: str) -> None:
     first, again = (
@@ -355,6 +368,16 @@ def test_a_server_is_backed_up_when_its_moment_has_come_and_then_the_next_day(
     [item] = alice.get("/backups/").json()["results"]
     assert (item["backup_type"], item["description"]) == ("automatic", "Automatic daily backup")
     assert item["expires_at"] is not None
+
+
+def test_a_moment_that_is_too_far_away_comes_from_a_wrong_clock(alice: Customer, server: Server) -> None:
+    """Guard: ``FURTHEST``."""
+    alice.patch(f"/servers/{server.pk}/", {"backups_enabled": True})
+    Server.objects.filter(pk=server.pk).update(backup_due_at=clock.now() + timedelta(days=365))
+    assert backup_services.take_due_backups() == 1
+    server.refresh_from_db()
+    assert server.backup_due_at is not None
+    assert server.backup_due_at < clock.now() + timedelta(days=1, minutes=1)
 
 
 def test_what_cannot_be_taken_stays_due_and_is_missed(

@@ -11,10 +11,18 @@ from libvirt_qemu import VIR_DOMAIN_QEMU_MONITOR_COMMAND_HMP
 
 from backups.drafts import Zeros
 from backups.reading import Data
-from provisioning.drivers.base import BackupProgress, DiskContent, HostBusy, MachineSpec, PoolFull
+from provisioning.drivers.base import (
+    BackupProgress,
+    DiskContent,
+    HostBusy,
+    HypervisorError,
+    MachineSpec,
+    PoolFull,
+)
 from provisioning.drivers.storage_names import disk_volume, is_scratch
 from tests.contract.guests import boot, run, until
 from tests.contract.labs import Lab
+from tests.vaults import nothing_to_hold
 
 MIB = 2**20
 PIECE = 4 * MIB
@@ -126,15 +134,56 @@ def test_a_disk_made_of_a_copy_boots(
     other = make_spec(disk_gib=2)
     contents = disk.contents()
     spans = [(offset, len(data)) for offset, data in contents]
-    lab.driver.write_disk(other, spans, iter(contents))
+    lab.driver.write_disk(other, spans, iter(contents), require_ours=nothing_to_hold)
     lab.driver.write_seed(other)
     lab.driver.define(other)
     lab.driver.start(other.uuid)
     until(lambda: lab.driver.guest(other.uuid))
     assert run(lab, other, "dd if=/dev/vda bs=1M skip=500 count=1 2>/dev/null | tr -d a | wc -c")[1] == "0\n"
     # What the machine has is never written over.
-    lab.driver.write_disk(other, spans, iter(contents))
+    lab.driver.write_disk(other, spans, iter(contents), require_ours=nothing_to_hold)
     assert lab.driver.power(other.uuid).state == "running"
+
+
+def test_nobody_writes_over_a_disk_that_its_machine_has_by_now(
+    lab: Lab, make_spec: Callable[..., MachineSpec]
+) -> None:
+    """A worker that was late, and wakes when another has made the disk.  Guard: ``require_unused``."""
+    spec = make_spec()
+    contents = [Data(index * PIECE, b"x" * PIECE) for index in range(8)]
+    spans = [(offset, len(data)) for offset, data in contents]
+    calls = []
+
+    def another_is_quicker() -> None:
+        calls.append(1)
+        if len(calls) == 2:
+            lab.driver.write_seed(spec)
+            lab.driver.define(spec)
+
+    with pytest.raises(HypervisorError, match="the disk of its machine by now"):
+        lab.driver.write_disk(spec, spans, iter(contents), require_ours=another_is_quicker)
+    assert len(calls) == 2
+
+
+def test_who_may_not_write_a_disk_any_more_stops(lab: Lab, make_spec: Callable[..., MachineSpec]) -> None:
+    """Guard: ``require_ours`` before each part."""
+    contents = [Data(index * PIECE, b"x" * PIECE) for index in range(8)]
+    may = iter([None, None])
+
+    with pytest.raises(StopIteration):
+        lab.driver.write_disk(
+            make_spec(),
+            [(offset, len(data)) for offset, data in contents],
+            iter(contents),
+            require_ours=lambda: next(may),
+        )
+
+
+def test_no_copy_is_begun_of_another_disk(lab: Lab, up: MachineSpec) -> None:
+    """Guard: ``_require_disk``."""
+    with pytest.raises(HostBusy, match="does not run on"):
+        lab.driver.begin_backup(up.uuid, uuid4(), disk_number=2, parents=(), freeze=True)
+    assert checkpoints(lab, up) == set()
 
 
 def test_a_torn_disk_is_made_again_and_a_full_pool_leaves_none(
@@ -149,14 +198,14 @@ def test_a_torn_disk_is_made_again_and_a_full_pool_leaves_none(
         raise RuntimeError("the store is away")
 
     with pytest.raises(RuntimeError):
-        lab.driver.write_disk(spec, spans, broken())
-    lab.driver.write_disk(spec, spans, iter(contents))
+        lab.driver.write_disk(spec, spans, broken(), require_ours=nothing_to_hold)
+    lab.driver.write_disk(spec, spans, iter(contents), require_ours=nothing_to_hold)
     disk = Disk()
     disk.take(lab.driver.read_disk(spec.uuid, 1))
     assert disk.contents() == contents
     full = make_spec(disk_gib=2**20)
     with pytest.raises(PoolFull):
-        lab.driver.write_disk(full, [(0, 2**48)], iter(()))
+        lab.driver.write_disk(full, [(0, 2**48)], iter(()), require_ours=nothing_to_hold)
     assert disk_volume(full.uuid) not in lab.files()
 
 

@@ -13,7 +13,7 @@ from django.core.management import CommandError, call_command
 from accounts.models import Account
 from backups import manifests
 from backups.reading import Data
-from backups.services import vault_of
+from backups.services import MARK, vault_of
 from backups.store import Store
 from tests.factories import AccountFactory
 from tests.vaults import names_of, piece_path, random_disk, whole, written
@@ -48,7 +48,7 @@ def test_a_store_is_tried_out_and_nothing_stays(alice: Account, folder: Path) ->
 
     assert "written, read back and removed" in (told := run("check_backup_store"))
     assert told.endswith("1 account keys open")
-    assert stored(folder) == []
+    assert stored(folder) == [MARK]
 
 
 def test_a_store_that_cannot_be_used_is_said(folder: Path, settings: Any) -> None:

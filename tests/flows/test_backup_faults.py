@@ -5,6 +5,7 @@ The machines have no system inside; what a guest would write is written through 
 
 import json
 from collections.abc import Callable, Iterator
+from pathlib import Path
 from threading import Lock
 from time import sleep
 from typing import Any
@@ -26,6 +27,7 @@ from deploy.local.libvirtd import Libvirtd
 from inventory.models import Hypervisor
 from provisioning import hypervisors
 from provisioning.drivers.base import GuestFrozen, HostBusy, HostUnreachable, PoolFull
+from provisioning.engine import carry_out
 from provisioning.verify.verification import verify
 from servers import backup_services, services
 from servers.models import Operation, Server
@@ -73,7 +75,10 @@ def order(server: Server, kind: BackupKind = BackupKind.MANUAL) -> Backup:
 
 def step(backup: Backup, until: str) -> None:
     """Carry the backup out up to this step, which is not begun."""
-    operation = Operation.objects.get(backup=backup, status__in=OPEN_OPERATION)
+    advance(Operation.objects.get(backup=backup, status__in=OPEN_OPERATION), until)
+
+
+def advance(operation: Operation, until: str) -> None:
     while operation.step != until:
         Operation.objects.filter(pk=operation.pk).update(due_at="2020-01-01T00:00:00Z")
         backup_steps_stop_at(until, operation)
@@ -86,10 +91,8 @@ class Reached(BaseException):
 
 def backup_steps_stop_at(name: str, operation: Operation) -> None:
     from provisioning import workflows
-    from provisioning.engine import carry_out
-    from servers.states import BackupOperationKind
 
-    kind = BackupOperationKind(operation.kind)
+    kind: Any = operation.kind
     before = workflows.WORKFLOWS[kind]
 
     def stop(job: Any) -> None:
@@ -305,7 +308,25 @@ def test_a_restore_with_a_bad_piece_leaves_the_old_disk(host: Hypervisor, writte
     operation.refresh_from_db()
     assert (operation.error_code, after.status, after.disk_number) == ("backup_piece_bad", S.ACTIVE, 1)
     assert_clean(host, after)
+    # Staff see it, and no backup is built on it.
+    backup.refresh_from_db()
+    assert name.hex() in backup.damage
+    assert take(after).parent is None
     assert on_disk(off(after)) == 2
+
+
+def test_an_empty_folder_where_the_store_was_is_not_taken_for_it(written_to: Server, settings: Any) -> None:
+    """A mount that is gone, say.  Guard: the mark."""
+    backup = take(written_to)
+    store = Path(settings.VPS_BACKUP_STORE)
+    store.rename(away := store.with_name("away"))
+    store.mkdir()
+    with pytest.raises(StoreUnreachable, match="Is it mounted"):
+        vault_of(backup.account, backup.store)
+    assert list(store.iterdir()) == []
+    store.rmdir()
+    away.rename(store)
+    assert manifest_of(backup, vault_of(backup.account, backup.store)).count > 0
 
 
 # The host.
@@ -359,18 +380,30 @@ def test_a_paused_guest_is_not_frozen_and_copied_all_the_same(host: Hypervisor, 
 def test_a_host_takes_no_more_at_once_than_it_may(
     order: Callable[..., Server], host: Hypervisor, settings: Any
 ) -> None:
-    """Guard: ``backups_ahead``: each needs room in the pool."""
+    """Guard: ``copies_ahead``: each needs room in the pool."""
     first, second = (finish(order(name=f"web-{n}")) for n in (1, 2))
     one, other = (backup_services.take_backup(server=s, kind=BackupKind.MANUAL) for s in (first, second))
     step(one, "await_backup")
     waiting = Operation.objects.get(backup=other)
-    from provisioning.engine import carry_out
 
     carry_out(waiting.pk)
     waiting.refresh_from_db()
     assert (waiting.status, waiting.step) == ("queued", "begin_backup")
-    end(one)
+    step(one, "end_backup")
+    assert end(other).status == B.COMPLETED, "a guest that does not thaw holds up nobody else"
+
+
+def test_a_copy_that_is_lost_again_and_again_holds_up_nobody_else(
+    order: Callable[..., Server], host: Hypervisor
+) -> None:
+    """Guard: ``copied_as=None`` in ``await_backup``.  A customer may stop and start a server all night."""
+    first, second = (finish(order(name=f"web-{n}")) for n in (1, 2))
+    one, other = (backup_services.take_backup(server=s, kind=BackupKind.MANUAL) for s in (first, second))
+    step(one, "await_backup")
+    off(first)
+    step(one, "begin_backup")
     assert end(other).status == B.COMPLETED
+    assert end(one).status == B.COMPLETED
 
 
 # What the customer does meanwhile: power wins, and nobody waits.
@@ -428,13 +461,44 @@ def test_a_customers_order_waits_for_no_backup(
     assert finish(written_to).status == status
     ended = end(backup)
     # What was copied before is a backup of that moment, unless it went with its server.
-    is_lost = status == S.DELETED and before != "end_backup"
+    is_lost = before == "await_backup" or (status == S.DELETED and before != "end_backup")
     expected = ends_as if before == "begin_backup" or is_lost else B.COMPLETED
     assert ended.status == expected, ended.message
+    if expected == B.COMPLETED:
+        manifest = manifest_of(ended, vault_of(ended.account, ended.store))
+        assert manifest.disk_bytes == ended.disk_gib * 2**30
     if status != S.DELETED:
         assert_clean(host, written_to)
     else:
         assert [finding for finding in verify() if finding.machine == written_to.uuid] == []
+
+
+def test_a_copy_is_never_of_the_disk_that_replaces_its_own(host: Hypervisor, written_to: Server) -> None:
+    """Guard: ``_require_disk``: the machine runs on the new disk before the server's row says so."""
+    backup = order(written_to)
+    step(backup, "await_backup")
+    system = OsVersionFactory.create(name="Debian 12", image=written_to.base_image)
+    advance(services.rebuild_server(server=written_to, os_version=system), "deliver")
+    operation = Operation.objects.get(backup=backup)
+    for _ in range(4):
+        Operation.objects.filter(pk=operation.pk).update(due_at="2020-01-01T00:00:00Z")
+        carry_out(operation.pk)
+    operation.refresh_from_db()
+    assert operation.step == "begin_backup"
+    assert finish(written_to).disk_number == 2
+    assert end(backup).error_code == "disk_replaced"
+    assert_clean(host, written_to)
+
+
+def test_removing_a_backup_of_an_earlier_disk_leaves_what_the_next_builds_on(written_to: Server) -> None:
+    """Guard: ``_checkpoint_to_keep`` asks for the disk that the server has now."""
+    first = take(written_to)
+    backup_services.restore_backup(backup=first)
+    finish(written_to)
+    second = take(written_to)
+    backup_services.delete_backup(backup=first)
+    assert end(first).status == B.DELETED
+    assert take(written_to).parent == second.uuid
 
 
 def test_a_server_that_is_started_while_its_disk_is_read_is_read_again(
@@ -543,6 +607,26 @@ def test_a_backup_that_is_read_again_is_whole_or_says_what_is_bad(written_to: Se
     vault.store.put(vault._piece(name), sound)
     backup_services.verify_backup(backup=backup)
     assert end(backup).damage == ""
+
+
+def test_an_incremental_was_read_when_its_parent_was(written_to: Server) -> None:
+    """Guard: ``_read_since``.  What it takes from its parent was only looked for."""
+    first = take(written_to)
+    Backup.objects.filter(pk=first.pk).update(verified_at="2026-01-01T00:00:00Z")
+    write(written_to, 2)
+    second = take(written_to)
+    assert second.verified_at is not None
+    assert (second.parent, second.verified_at.year, second.verified_at.month) == (first.uuid, 2026, 1)
+    assert backup_services.verify_due_backups() == 1
+    read = end(second).verified_at
+    write(written_to, 3)
+    assert take(written_to).verified_at == read
+
+
+def test_what_is_known_to_be_damaged_is_not_read_every_time(written_to: Server) -> None:
+    backup = take(written_to)
+    Backup.objects.filter(pk=backup.pk).update(verified_at="2026-01-01T00:00:00Z", damage="is bad")
+    assert backup_services.verify_due_backups() == 0
 
 
 def test_a_backup_whose_manifest_is_gone_is_damaged(written_to: Server) -> None:

@@ -18,6 +18,7 @@ from provisioning.drivers.storage_names import disk_volume
 from servers.models import Server
 from servers.wishes import Wish
 from tests.flows.test_backups import guest, inside, put, system, take
+from tests.vaults import nothing_to_hold
 
 pytestmark = [pytest.mark.django_db(transaction=True), pytest.mark.timeout(300)]
 __all__ = ["guest", "system"]  # fixtures
@@ -58,5 +59,5 @@ def _restored(host: Hypervisor, server: Server, copy: Backup) -> str:
     """The name of a disk beside the server's own."""
     driver, own = hypervisors.bare_driver_for(host), machine_specs.spec_of(server, Wish())
     spec = replace(own, uuid=uuid4())
-    write_disk_from(copy, driver, spec)
+    write_disk_from(copy, driver, spec, nothing_to_hold)
     return disk_volume(spec.uuid, spec.disk_number)

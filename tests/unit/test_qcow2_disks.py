@@ -75,6 +75,11 @@ def test_what_qemu_wrote_is_read_as_qemu_reads_it(tmp_path: Path, cluster: int, 
     shown([disk, image], raw)
 
 
+def test_a_file_has_no_content_beyond_its_disks_end() -> None:
+    with pytest.raises(ValueError, match="leaves the disk"):
+        Qcow2File(8 * MIB, [(0, MIB), (6 * MIB, 4 * MIB)])
+
+
 def test_clusters_out_of_order_are_put_in_order(tmp_path: Path) -> None:
     disk = tmp_path / "disk.qcow2"
     qemu_img("create", "-f", "qcow2", disk, 256 * MIB)
