@@ -9,7 +9,10 @@ from backups.models import Backup
 
 
 def whole_automatic_backups(server_id: Any) -> QuerySet[Backup]:
-    """Of the server with this number; it may be an expression of the query that this one is part of."""
+    """Of the server with this number; it may be an expression of the query that this one is part of.
+
+    One that was found damaged is not whole.
+    """
     return Backup.objects.filter(
-        server_id=server_id, kind=BackupKind.AUTOMATIC, status=BackupStatus.COMPLETED
+        server_id=server_id, kind=BackupKind.AUTOMATIC, status=BackupStatus.COMPLETED, damage=""
     )

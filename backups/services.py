@@ -13,7 +13,7 @@ from django.db import Error
 from accounts.models import Account
 from backups import manifests
 from backups.errors import CollectingNow, HoldLost, ManifestMissing, NotStored, StoreUnreachable
-from backups.keys import keys_of
+from backups.keys import keys_of, make_keys
 from backups.kinds import GONE
 from backups.manifests import Manifest
 from backups.models import Backup
@@ -82,8 +82,14 @@ def store_at(address: str) -> Store:
     return store
 
 
-def vault_of(account: Account, address: str) -> Vault:
-    """An account's part of the store at this address.  Raises KeyNotSet, KeyUnreadable, StoreUnreachable."""
+def vault_of(account: Account, address: str, *, make_key: bool = False) -> Vault:
+    """An account's part of the store at this address.  Raises KeyNotSet, KeyUnreadable, StoreUnreachable.
+
+    ``make_key``: for who writes the account's first backup.  Who reads makes none: it would open nothing, and
+    be in the way of the right one.
+    """
+    if make_key:
+        make_keys(account)
     return Vault(store_at(address), account.uuid, keys_of(account))
 
 

@@ -9,6 +9,7 @@ meanwhile, what was read is thrown away.
 import logging
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager, suppress
+from typing import NoReturn
 from uuid import UUID, uuid4
 
 from django.conf import settings
@@ -47,7 +48,7 @@ def begin_backup(job: Job) -> None:
 
     A host has at most VPS_BACKUPS_PER_HOST copies that are not stored yet: each needs room.
     """
-    if lifecycle.copies_ahead(job.operation) >= settings.VPS_BACKUPS_PER_HOST:
+    if lifecycle.copies_beside(job.operation) >= settings.VPS_BACKUPS_PER_HOST:
         raise AskAgain(BEHIND_OTHERS_S)
     server, backup = job.server, job.backup
     if server.disk_number != backup.disk_number:
@@ -88,8 +89,7 @@ def await_backup(job: Job) -> None:
     if progress == BackupProgress.RUNNING:
         raise AskAgain(1)
     if progress == BackupProgress.LOST:
-        lifecycle.record_backup(job.operation, copied_as=None)  # others need not wait for it
-        raise StartOver(AGAIN_S)
+        _start_over(job, "The copy on the host was lost, or the host could not write it.")
 
 
 def store_backup(job: Job) -> None:
@@ -103,7 +103,7 @@ def store_backup(job: Job) -> None:
     """
     backup, stored_as = job.backup, uuid4()
     with keeping_pieces(backup.account) as hold:
-        vault = vault_of(backup.account, backup.store)
+        vault = vault_of(backup.account, backup.store, make_key=True)
         parent = _parent_of(job, vault)
         before = None if backup.copied_as else _stillness(job)
         try:
@@ -119,14 +119,12 @@ def store_backup(job: Job) -> None:
         except PieceBad as bad:
             if parent is None:
                 raise
-            log.error("backup %s takes nothing from its parent %s: %s", backup.uuid, backup.parent, bad)
-            _start_over_without_parent(job)
+            _start_over_without_parent(job, bad)
         except VolumeMissing as missing:  # a worker that lost its lease has cleared the host
-            log.warning("backup %s is begun anew: %s", backup.uuid, missing)
-            raise StartOver(AGAIN_S) from None
+            _start_over(job, str(missing))
         if before is not None and _stillness(job) != before:
             manifests.remove(vault, stored_as)
-            raise StartOver(AGAIN_S)
+            _start_over(job, "The machine did not stay off while its disk was read.")
     lifecycle.record_backup(
         job.operation,
         stored_as=stored_as,
@@ -145,6 +143,7 @@ def end_backup(job: Job) -> None:
 
 def abandon_backup(job: Job) -> None:
     """Clear the host of a backup that failed.  What it has in the store is collected: no row names it."""
+    lifecycle.record_backup(job.operation, stored_as=None)
     _clear_host(job)
 
 
@@ -255,14 +254,19 @@ def _parent_of(job: Job, vault: Vault) -> Manifest | None:
     try:
         return manifest_of(Backup.objects.get(uuid=job.backup.parent), vault)
     except (ManifestMissing, ManifestBad) as error:
-        log.error("backup %s takes nothing from its parent: %s", job.backup.uuid, error)
-        _start_over_without_parent(job)
-    return None
+        _start_over_without_parent(job, error)
 
 
-def _start_over_without_parent(job: Job) -> None:
+def _start_over_without_parent(job: Job, why: BackupError) -> NoReturn:
+    log.error("backup %s takes nothing from its parent %s: %s", job.backup.uuid, job.backup.parent, why)
     job.host.end_backup(job.server.uuid, keep=None)
-    raise StartOver(AGAIN_S)
+    _start_over(job, str(why))
+
+
+def _start_over(job: Job, why: str) -> NoReturn:
+    """Give up the copy on the host, so that others need not wait for it, and begin anew."""
+    lifecycle.record_backup(job.operation, copied_as=None)
+    raise StartOver(why)
 
 
 def _content(job: Job) -> DiskContent:
@@ -275,5 +279,5 @@ def _stillness(job: Job) -> tuple[object, ...]:
     """Changes with whatever is done to the machine; raises StartOver while it is not off."""
     now = Server.objects.select_related("home__hypervisor").get(pk=job.server.pk)
     if hypervisors.driver_of(now).power(now.uuid).state != PowerState.OFF:
-        raise StartOver(AGAIN_S)
+        raise StartOver("The machine is not off any more.")
     return now.written_at, now.disk_number, now.home_id

@@ -123,9 +123,8 @@ def _do_or_undo(job: Job) -> None:
         lifecycle.postpone(operation, later.delay_s)
         services.wake(operation, delay_s=later.delay_s)
         return
-    except StartOver as later:
-        lifecycle.postpone(operation, later.delay_s, from_the_start=True)
-        services.wake(operation, delay_s=later.delay_s)
+    except StartOver as why:
+        _retry(job, why, from_the_start=True)
         return
     except MachineDelivered:
         raise
@@ -194,13 +193,13 @@ def _is_news(job: Job, error: HypervisorError) -> bool:
     return type(error) is HypervisorError and words not in last
 
 
-def _retry(job: Job, error: Exception | None) -> None:
+def _retry(job: Job, error: Exception | None, *, from_the_start: bool = False) -> None:
     """Postpone the operation by a delay that doubles, with jitter so that many do not return at once."""
     operation = job.operation
     delay_s = RETRIES.jittered_s(operation.retries)
     level = logging.ERROR if operation.retries >= 5 else logging.WARNING
     log.log(level, "%s of %s: %s; again in %.1f s", operation, operation.subject_name, error, delay_s)
-    lifecycle.postpone(operation, delay_s, retry_detail=traceback.format_exc())
+    lifecycle.postpone(operation, delay_s, retry_detail=traceback.format_exc(), from_the_start=from_the_start)
     services.wake(operation, delay_s=delay_s)
 
 

@@ -23,11 +23,7 @@ class AskAgain(Exception):
 
 
 class StartOver(Exception):
-    """What was done so far is worthless: begin with the first step, in so many seconds."""
-
-    def __init__(self, delay_s: float) -> None:
-        super().__init__(delay_s)
-        self.delay_s = delay_s
+    """What was done so far is worthless: begin with the first step, a while later.  Says why, for staff."""
 
 
 class GaveUp(Exception):

@@ -181,9 +181,12 @@ def _locked_whole(backup: Backup) -> Backup:
 
 
 def verify_due_backups() -> int:
-    """Order the backups to be read again that were not for long.  Returns their number."""
+    """Order the backups to be read again that were not for long.  Returns their number.
+
+    Of those that are damaged that is known.
+    """
     ordered = 0
-    for backup in unread_backups(READ_AGAIN_AFTER)[:READ_AT_ONCE]:
+    for backup in unread_backups(READ_AGAIN_AFTER).filter(damage="")[:READ_AT_ONCE]:
         with suppress(OperationInProgress, NotAllowedNow):
             verify_backup(backup=backup)
             ordered += 1

@@ -61,14 +61,15 @@ def follow(change: StatusChange) -> None:
 
 
 def follow_backup(change: BackupChange) -> None:
-    """Sell a server its backups from the first automatic one on that is complete."""
-    server = change.server
-    is_first = change.after == BackupStatus.COMPLETED and change.backup.kind == BackupKind.AUTOMATIC
-    if not is_first or server is None or not server.backups_enabled:
+    """Sell a server its backups while there is an automatic one that is complete."""
+    server, is_automatic = change.server, change.backup.kind == BackupKind.AUTOMATIC
+    if server is None or server.deleted_at or not is_automatic or not server.backups_enabled:
         return
     sold = sold_at(server)
-    if sold[BACKUPS] == FREE:
+    if change.after == BackupStatus.COMPLETED and sold[BACKUPS] == FREE:
         change_prices(server, {BACKUPS: price_of_backups(sold[USAGE])})
+    if change.after == BackupStatus.DELETED and not whole_automatic_backups(server.pk).exists():
+        change_prices(server, {BACKUPS: FREE})
 
 
 def change_prices(server: Server, prices: Prices) -> None:

@@ -34,11 +34,8 @@ def has_automatic_backup(server: Server) -> bool:
 
 
 def unread_backups(since: timedelta) -> QuerySet[Backup]:
-    """The last whole backup of each server, if it was not read for so long; longest unread first.
-
-    Of one that is damaged that is known.
-    """
-    return newest_whole().filter(verified_at__lt=Now() - since, damage="").order_by("verified_at")
+    """The last whole backup of each server, if it was not read for so long; longest unread first."""
+    return newest_whole().filter(verified_at__lt=Now() - since).order_by("verified_at")
 
 
 def sample_to_boot(location: Location) -> QuerySet[Backup]:

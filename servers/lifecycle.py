@@ -216,16 +216,16 @@ def is_overdue(operation: Operation) -> bool:
     )
 
 
-def copies_ahead(operation: Operation) -> int:
-    """How many copies the host has, or makes, of backups begun before this one that are not stored yet."""
-    return Operation.objects.filter(
+def copies_beside(operation: Operation) -> int:
+    """How many copies the host has, or makes, for other backups, that are not stored yet."""
+    copies = Operation.objects.filter(
         Operation.OPEN,
         hypervisor=operation.hypervisor_id,
         kind=BackupOperationKind.TAKE,
-        started_at__lt=operation.started_at,
         backup__copied_as__isnull=False,
         backup__stored_as=None,
-    ).count()
+    )
+    return copies.exclude(pk=operation.pk).count()
 
 
 def seconds_in_step(operation: Operation) -> float:
@@ -331,6 +331,7 @@ def _end_backup(operation: Operation, ended: OperationStatus) -> None:
     backup, rule = operation.subject_backup, BACKUP_RULES[BackupOperationKind(operation.kind)]
     server = Server.objects.select_for_update().filter(pk=backup.server_id).first()
     has_succeeded = ended == OperationStatus.SUCCEEDED
+    _lock(backup)
     _close(operation, ended, **({"progress": 100} if has_succeeded else {}))
     after = rule.succeeds_in if has_succeeded else rule.fails_in
     if after is None:
@@ -348,6 +349,11 @@ def _end_backup(operation: Operation, ended: OperationStatus) -> None:
     announce_backup(BackupChange(Backup.objects.get(pk=backup.pk), server, after))
 
 
+def _lock(backup: Backup) -> None:
+    """Before its operation: so does a delete."""
+    Backup.objects.select_for_update().get(pk=backup.pk)
+
+
 def _read_since(backup: Backup) -> Any:
     """What an incremental takes from its parent was read when the parent was, and is looked for only."""
     if backup.parent is None:
@@ -359,7 +365,8 @@ def _record_whole(backup: Backup, how: Verified) -> None:
     """One that did not boot stays damaged until it boots, however well it is read."""
     changes: dict[str, Any] = {"verified_at": Now(), "verified_by": how}
     boots = Operation.objects.filter(backup=backup, kind=BackupOperationKind.BOOT)
-    last = boots.exclude(status=OperationStatus.CANCELLED).order_by("-pk").first()
+    told = Q(status=OperationStatus.SUCCEEDED) | Q(error_code=DID_NOT_BOOT)
+    last = boots.filter(told).order_by("-pk").first()
     if how == Verified.BOOTED or last is None or last.error_code != DID_NOT_BOOT:
         changes["damage"] = ""
     Backup.objects.filter(pk=backup.pk).update(**changes)
@@ -368,6 +375,7 @@ def _record_whole(backup: Backup, how: Verified) -> None:
 @transaction.atomic
 def record_backup(operation: Operation, **columns: Any) -> None:
     """Write down about a backup what its worker learned while it took it.  Raises LeaseLost."""
+    _lock(operation.subject_backup)
     renew(operation)
     Backup.objects.filter(pk=operation.subject_backup.pk).update(**columns)
     take_over(operation.subject_backup, columns)

@@ -7,6 +7,7 @@ from django.db.models import Exists, OuterRef
 from accounts.models import Account
 from billing import meters, runway
 from billing.models import Meter
+from billing.prices import TO_BE_PAID
 from servers.models import Operation
 from servers.prices import BACKUPS, SUBJECT, USAGE, price_of_backups, prices_of
 from servers.selectors import servers_of
@@ -36,7 +37,10 @@ def _first_backups(account: Account) -> Decimal:
     paid = Meter.objects.filter(
         subject_kind=SUBJECT, subject_id=OuterRef("pk"), component=BACKUPS, price_hourly__gt=0
     )
-    enabled = servers_of(account).filter(~Exists(paid), backups_enabled=True)
+    runs = Meter.objects.filter(
+        subject_kind=SUBJECT, subject_id=OuterRef("pk"), component=USAGE, state__in=TO_BE_PAID
+    )
+    enabled = servers_of(account).filter(~Exists(paid), Exists(runs), backups_enabled=True)
     to_come = list(enabled.exclude(status=ServerStatus.RESIZING).values_list("pk", flat=True))
     if not to_come:
         return Decimal(0)

@@ -31,6 +31,7 @@ logger = logging.getLogger(__name__)
 
 _PREFIX = "vps-"
 _AGENT_LIMIT_S = 5
+_LATE_S = 15
 _ABORT_LIMIT_S = 5
 _SPARE_BYTES = 4 * 2**20  # for the tables of a scratch volume
 
@@ -71,7 +72,12 @@ def begin(
 
 
 def progress(pool: StoragePool, domain: Any, machine: UUID, backup: UUID) -> BackupProgress:
-    """How the job is.  LOST also if its end is not known: what it wrote cannot be trusted."""
+    """How the job is.  LOST also if its end is not known: what it wrote cannot be trusted.
+
+    Thaws a guest that froze after it had been given up.
+    """
+    if says_frozen(domain):
+        _thaw(domain)
     if _target(_job(domain)) == pool.path(scratch_volume(machine, backup)):
         return BackupProgress.RUNNING
     checkpoint = _checkpoints(domain).get(backup)
@@ -120,8 +126,8 @@ def checkpoints_of(domain: Any) -> tuple[UUID, ...]:
 def says_frozen(domain: Any | None) -> bool:
     """Whether the guest's agent says that it is frozen.  libvirt has no call of its own for this question."""
     try:
-        if domain is None or not domain.isActive():
-            return False
+        if domain is None or domain.state()[0] != libvirt.VIR_DOMAIN_RUNNING:
+            return False  # the agent of a paused one does not answer
         told = libvirt_qemu.qemuAgentCommand(domain, '{"execute":"guest-fsfreeze-status"}', _AGENT_LIMIT_S, 0)
     except libvirt.libvirtError as error:
         if is_about_the_host(error):
@@ -155,9 +161,28 @@ def _freeze(domain: Any) -> bool:
         if is_about_the_host(error):
             raise
         logger.info("%s is not frozen: %s", domain.name(), error)
-        with suppress(GuestFrozen):  # there may be no agent
-            _thaw(domain)  # it may freeze all the same, a moment after the answer was given up
+        if error.get_error_code() == libvirt.VIR_ERR_AGENT_UNRESPONSIVE and _has_agent(domain):
+            _thaw_late(domain)
         return False
+
+
+def _has_agent(domain: Any) -> bool:
+    """Whether something in the guest listens, be it slow to answer."""
+    live = ET.fromstring(domain.XMLDesc())  # noqa: S314 (libvirt's own words)
+    return live.find("devices/channel/target[@state='connected']") is not None
+
+
+def _thaw_late(domain: Any) -> None:
+    """Thaw a guest that has much to write, and so froze after its answer was given up.
+
+    One that does not answer for long is copied as it is; ``progress`` looks again.
+    """
+    give_up_at = monotonic() + _LATE_S
+    while monotonic() < give_up_at:
+        if says_frozen(domain):
+            _thaw(domain)
+            return
+        sleep(0.5)
 
 
 def _thaw(domain: Any) -> None:

@@ -41,7 +41,10 @@ def create_disk(pool: StoragePool, spec: MachineSpec, definitions: Sequence[str]
 def make_place(
     pool: StoragePool, disk: str, size_bytes: int, definitions: Sequence[str], *, leave_bytes: int
 ) -> bool:
-    """An empty volume for a disk that is about to be written, in place of what a crash left of one.
+    """A volume for a disk that is about to be written, in place of what a crash left of one.
+
+    It has all its room from the start: several that grew beside each other might fill the pool together, and
+    libvirt does not tell who writes into a pool that is full.
 
     False, and nothing is done, for a disk that its machine has already.  Raises PoolFull.
     """
@@ -49,7 +52,7 @@ def make_place(
         return False
     pool.remove(disk)
     pool.require_room(size_bytes + leave_bytes)
-    pool.create(disk, size_bytes)
+    pool.create(disk, size_bytes, is_allocated=True)
     return True
 
 

@@ -63,9 +63,9 @@ class StoragePool:
         )
         return [ours for name in names if (ours := storage_names.parse(name))]
 
-    def create(self, name: str, size_bytes: int) -> Any:
-        """A new raw volume that takes no space yet."""
-        return self._make(_volume(name, size_bytes, "raw"))
+    def create(self, name: str, size_bytes: int, *, is_allocated: bool = False) -> Any:
+        """A new raw volume, which takes all its room at once or none yet.  libvirtError if there is none."""
+        return self._make(_volume(name, size_bytes, "raw", size_bytes if is_allocated else 0))
 
     def clone(self, image: str, name: str, size_bytes: int) -> Any:
         """A new qcow2 volume that shows the image until it is written to.
@@ -141,11 +141,6 @@ class StoragePool:
         """The size of the disk that the volume shows to a guest."""
         _, capacity, _ = self._pool.storageVolLookupByName(name).info()
         return int(capacity)
-
-    def is_all_on_disk(self, name: str, size_bytes: int) -> bool:
-        """Whether the volume takes as much room as was written; False also where the disk compresses."""
-        taken = self._pool.storageVolLookupByName(name).info()[2]
-        return bool(taken >= size_bytes)
 
     def shown_bytes(self, name: str) -> int:
         """The most bytes that a copy of the disk takes that this volume and those below it show."""
@@ -241,10 +236,10 @@ def _backing_of(volume: Any) -> tuple[str, str | None]:
     return volume.name(), path and PurePosixPath(path).name
 
 
-def _volume(name: str, size_bytes: int, format: str) -> ET.Element:
+def _volume(name: str, size_bytes: int, format: str, allocated_bytes: int = 0) -> ET.Element:
     volume = ET.Element("volume")
     ET.SubElement(volume, "name").text = name
     ET.SubElement(volume, "capacity", unit="bytes").text = str(size_bytes)
-    ET.SubElement(volume, "allocation").text = "0"
+    ET.SubElement(volume, "allocation", unit="bytes").text = str(allocated_bytes)
     ET.SubElement(ET.SubElement(volume, "target"), "format", type=format)
     return volume

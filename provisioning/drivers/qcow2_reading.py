@@ -143,17 +143,17 @@ def _known(files: Sequence[_File], start: int, length: int) -> list[tuple[int, b
     unknown = set(range(start, start + length, unit))
     found: dict[int, bytes | int] = {}
     for file in files:
-        wanted: dict[_Span, list[int]] = {}
+        wanted: dict[_Span, list[tuple[int, set[int]]]] = {}  # several clusters may be at one place
         for offset, place in file.places(start, length):
             mine = unknown.intersection(range(offset, offset + file.cluster_bytes, unit))
             unknown -= mine
             if isinstance(place, _Span):
-                wanted[place] = [offset, *mine]
+                wanted.setdefault(place, []).append((offset, mine))
             else:
                 found |= dict.fromkeys(mine, unit)
-        for span, data in file.fetch([span for span, (_, *mine) in wanted.items() if mine]):
-            first, *offsets = wanted[span]
-            found |= {offset: data[offset - first : offset - first + unit] for offset in offsets}
+        for span, data in file.fetch([span for span, users in wanted.items() if any(m for _, m in users)]):
+            for first, mine in wanted[span]:
+                found |= {offset: data[offset - first : offset - first + unit] for offset in mine}
     return [(offset, _cut(found[offset], start + length - offset)) for offset in sorted(found)]
 
 

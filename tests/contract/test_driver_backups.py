@@ -1,6 +1,8 @@
 """Copies of disks on a real libvirt: of guests that run, of machines that are off, and back into disks."""
 
 from collections.abc import Callable, Iterator
+from threading import Timer
+from time import sleep
 from typing import Any
 from uuid import UUID, uuid4
 
@@ -356,6 +358,35 @@ def test_a_guest_is_thawed_whatever_happens(
     with pytest.raises(Exception, match="no job today"):
         lab.driver.begin_backup(up.uuid, uuid4(), disk_number=1, parents=(), freeze=True)
     assert lab.driver.guest(up.uuid) is not None
+
+
+@pytest.mark.parametrize("after_s", [2, 20])
+def test_a_guest_that_freezes_late_is_thawed(
+    lab: Lab, up: MachineSpec, monkeypatch: pytest.MonkeyPatch, after_s: float
+) -> None:
+    """It had much to write.  Guards: ``_thaw_late``, ``says_frozen`` in ``progress``."""
+    assert run(lab, up, "data") == (0, "")
+    freeze = libvirt.virDomain.fsFreeze
+
+    def late(domain: Any) -> None:
+        Timer(after_s, freeze, [lab.domain(up)]).start()
+        error = libvirt.libvirtError("guest agent command timed out")
+        error.err = (libvirt.VIR_ERR_AGENT_UNRESPONSIVE, libvirt.VIR_FROM_QEMU, "", 2, "", "", "", 0, 0)
+        raise error
+
+    backup = uuid4()
+    with monkeypatch.context() as patched:
+        patched.setattr(libvirt.virDomain, "fsFreeze", late)
+        begun = lab.driver.begin_backup(up.uuid, backup, disk_number=1, parents=(), freeze=True)
+    assert not begun.is_frozen
+    if after_s > 15:
+        until(lambda: lab.driver.frozen([up.uuid]))
+        until(lambda: lab.driver.backup_progress(up.uuid, backup) == BackupProgress.DONE)
+    else:
+        sleep(after_s + 1)
+    assert lab.driver.frozen([up.uuid]) == []
+    assert run(lab, up, "true") == (0, "")
+    lab.driver.end_backup(up.uuid, keep=None)
 
 
 def test_a_frozen_guest_of_a_dead_worker_is_thawed_at_the_end(lab: Lab, up: MachineSpec) -> None:

@@ -62,7 +62,7 @@ def account() -> Account:
 
 @pytest.fixture
 def vault(account: Account) -> Vault:
-    return vault_of(account, settings.VPS_BACKUP_STORE)
+    return vault_of(account, settings.VPS_BACKUP_STORE, make_key=True)
 
 
 def elsewhere(call: Callable[[], Any]) -> Any:
@@ -103,7 +103,7 @@ def test_pieces_go_when_no_backup_of_the_account_needs_them(account: Account, va
     disk = random_disk(3)
     first = written(vault, whole(disk), len(disk)).manifest
     second = written(vault, [Data(0, b"new")], len(disk), parent=first).manifest
-    bobs = vault_of(AccountFactory.create(), settings.VPS_BACKUP_STORE)
+    bobs = vault_of(AccountFactory.create(), settings.VPS_BACKUP_STORE, make_key=True)
     his = written(bobs, whole(disk), len(disk)).manifest
 
     assert collect(account, settings.VPS_BACKUP_STORE, rest=WHATEVER_AGE) == (0, 0)
@@ -297,7 +297,7 @@ def changes():
     sys.stdin.read()
 
 with keeping_pieces(account) as hold:
-    vault = vault_of(account, settings.VPS_BACKUP_STORE)
+    vault = vault_of(account, settings.VPS_BACKUP_STORE, make_key=True)
     written(vault, changes(), len(disk), backup=UUID(sys.argv[2]), require_hold=hold.require)
 """
 

@@ -9,19 +9,33 @@ import pytest
 from django.db import connection
 from django.db.models import ProtectedError
 
+from accounts.models import Account
 from backups.errors import KeyNotSet, KeyUnreadable
-from backups.keys import keys_of
+from backups.keys import keys_of, make_keys
 from backups.models import AccountKey
+from backups.sealing import Subkeys
 from tests.factories import AccountFactory
 
 pytestmark = pytest.mark.django_db
 
 
+def made_keys(account: Account) -> Subkeys:
+    make_keys(account)
+    return keys_of(account)
+
+
+def test_who_reads_makes_no_key() -> None:
+    """It would open nothing, and be in the way of the right one."""
+    with pytest.raises(KeyUnreadable, match="has no backup key"):
+        keys_of(AccountFactory.create())
+    assert not AccountKey.objects.exists()
+
+
 def test_an_account_has_one_key_for_good() -> None:
     alice, bob = AccountFactory.create(), AccountFactory.create()
 
-    assert keys_of(alice) == keys_of(alice)
-    assert keys_of(alice) != keys_of(bob)
+    assert made_keys(alice) == made_keys(alice)
+    assert made_keys(alice) != made_keys(bob)
     assert AccountKey.objects.count() == 2
 
 
@@ -34,7 +48,7 @@ def test_of_many_processes_at_once_one_makes_the_key() -> None:
     def ask(_: int) -> object:
         try:
             barrier.wait()
-            return keys_of(account)
+            return made_keys(account)
         finally:
             connection.close()
 
@@ -45,37 +59,37 @@ def test_of_many_processes_at_once_one_makes_the_key() -> None:
 
 def test_another_key_of_ours_is_named_as_the_reason(settings: Any) -> None:
     account = AccountFactory.create()
-    before = keys_of(account)
+    before = made_keys(account)
     right, settings.VPS_BACKUP_KEY = settings.VPS_BACKUP_KEY, os.urandom(32)
 
     with pytest.raises(KeyUnreadable, match="VPS_BACKUP_KEY is not the key"):
-        keys_of(account)
+        made_keys(account)
     settings.VPS_BACKUP_KEY = right
-    assert keys_of(account) == before
+    assert made_keys(account) == before
 
 
 def test_a_key_of_another_account_does_not_open() -> None:
     """Guard: the label of a wrapped key.  Who may write to the database must not read with it."""
     alice, bob = AccountFactory.create(), AccountFactory.create()
-    keys_of(alice)
-    keys_of(bob)
+    made_keys(alice)
+    made_keys(bob)
     AccountKey.objects.filter(account=bob).update(wrapped=AccountKey.objects.get(account=alice).wrapped)
 
     with pytest.raises(KeyUnreadable):
-        keys_of(bob)
+        made_keys(bob)
 
 
 def test_without_a_key_of_ours_there_are_no_backups(settings: Any) -> None:
     settings.VPS_BACKUP_KEY = b""
 
     with pytest.raises(KeyNotSet, match="VPS_BACKUP_KEY is not set"):
-        keys_of(AccountFactory.create())
+        made_keys(AccountFactory.create())
     assert not AccountKey.objects.exists()
 
 
 def test_the_database_has_no_key_in_the_clear() -> None:
     account = AccountFactory.create()
-    keys = keys_of(account)
+    keys = made_keys(account)
     wrapped = bytes(AccountKey.objects.get().wrapped)
 
     assert len(wrapped) == 61
@@ -84,7 +98,7 @@ def test_the_database_has_no_key_in_the_clear() -> None:
 
 def test_an_account_with_a_key_is_not_deleted() -> None:
     account = AccountFactory.create()
-    keys_of(account)
+    made_keys(account)
 
     with pytest.raises(ProtectedError):
         account.delete()

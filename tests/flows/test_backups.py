@@ -6,6 +6,7 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
+import libvirt
 import pytest
 from django.utils import timezone
 
@@ -137,6 +138,16 @@ def test_a_guest_that_does_not_thaw_goes_on_when_it_is_rebooted(
     assert (ended.status, ended.is_consistent) == (BackupStatus.COMPLETED, True)
     assert read(guest) == "kept"
     assert_clean(host, guest)
+
+
+def test_a_paused_guest_is_not_frozen_and_copied_all_the_same(
+    host: Hypervisor, guest: Server, caplog: pytest.LogCaptureFixture
+) -> None:
+    """Guard: only a running one is frozen: a paused one's agent answers nothing, for the whole limit."""
+    libvirt.open(host.uri).lookupByUUIDString(str(guest.uuid)).suspend()
+    backup = take(guest)
+    assert (backup.status, backup.is_consistent) == (BackupStatus.COMPLETED, False)
+    assert "is not frozen" not in caplog.text
 
 
 def test_a_new_server_is_made_from_a_backup_of_one_that_is_gone(

@@ -4,9 +4,12 @@ import os
 import subprocess
 from collections.abc import Callable
 from pathlib import Path
+from uuid import uuid4
 
 import pytest
 
+from backups.pieces import PIECE_BYTES
+from backups.reading import Data
 from core.errors import NotAllowedNow, Refusal
 from deploy.local.guest import sha256
 from deploy.local.libvirtd import Libvirtd
@@ -14,6 +17,7 @@ from deploy.local.processes import as_root, wait_for
 from inventory.models import Hypervisor
 from provisioning import host_facts, hypervisors
 from provisioning.drivers import base
+from provisioning.drivers.storage_names import disk_volume
 from provisioning.reconcile import reconcile
 from provisioning.verify.findings import Code
 from provisioning.verify.verification import verify
@@ -23,6 +27,7 @@ from servers.states import PowerState, ServerStatus
 from tests.factories import OsVersionFactory, PlanFactory
 from tests.flows.conftest import SMALL_MIB, finish, full
 from tests.private_services import VAR
+from tests.vaults import nothing_to_hold
 
 pytestmark = pytest.mark.django_db(transaction=True)
 
@@ -108,6 +113,36 @@ def test_an_image_that_does_not_fit_is_not_called_damaged(
     assert not driver.has_image(image)
     driver.put_image(image, source)
     assert driver.has_image(image)
+
+
+def test_two_restored_disks_do_not_fill_a_pool_together(small: Hypervisor) -> None:
+    """Each fits, both do not.  Guard: ``is_allocated``: a file that grows holds no room."""
+    driver = hypervisors.bare_driver_for(small)
+    pieces = int(driver.room().free_bytes * 0.6 / PIECE_BYTES)
+    spans = [(index * PIECE_BYTES, PIECE_BYTES) for index in range(pieces)]
+
+    def spec() -> base.MachineSpec:
+        image = base.Image(sha256="0" * 64)
+        return base.MachineSpec(
+            uuid=uuid4(),
+            name="restored",
+            account="alice",
+            hostname="restored",
+            vcpus=1,
+            memory_mib=128,
+            disk_gib=1,
+            image=image,
+            nics=(),
+        )
+
+    def another_begins() -> None:
+        with pytest.raises(base.PoolFull):
+            driver.write_disk(spec(), spans, iter(()), require_ours=nothing_to_hold)
+
+    content = (Data(offset, b"x" * length) for offset, length in spans)
+    first = spec()
+    driver.write_disk(first, spans, content, require_ours=another_begins)
+    assert disk_volume(first.uuid) in {volume.name for volume in driver.volumes()}
 
 
 def test_what_waits_for_room_is_shown_and_goes_on_when_there_is_some(

@@ -1,6 +1,7 @@
 """Disks in qcow2 files, read and written by us: QEMU's own tools say whether that is right."""
 
 import random
+import struct
 import subprocess
 from pathlib import Path
 
@@ -78,6 +79,22 @@ def test_what_qemu_wrote_is_read_as_qemu_reads_it(tmp_path: Path, cluster: int, 
 def test_a_file_has_no_content_beyond_its_disks_end() -> None:
     with pytest.raises(ValueError, match="leaves the disk"):
         Qcow2File(8 * MIB, [(0, MIB), (6 * MIB, 4 * MIB)])
+
+
+def test_two_clusters_at_one_place_are_both_read(tmp_path: Path) -> None:
+    """As in an image from which doubled clusters were removed.  Guard: ``setdefault`` in ``_known``."""
+    disk = tmp_path / "disk.qcow2"
+    qemu_img("create", "-f", "qcow2", disk, 16 * MIB)
+    qemu_io(disk, "write -P 7 0 64k", "write -P 8 64k 64k")
+    with disk.open("r+b") as file:
+        (l1,) = struct.unpack_from(">Q", file.read(104), 40)
+        file.seek(l1)
+        l2 = struct.unpack(">Q", file.read(8))[0] & ~(1 << 63)
+        file.seek(l2)
+        first = file.read(8)
+        file.write(first)
+    shown([disk], tmp_path / "raw")
+    assert (tmp_path / "raw").read_bytes()[: 128 * 1024] == b"\7" * 128 * 1024
 
 
 def test_clusters_out_of_order_are_put_in_order(tmp_path: Path) -> None:

@@ -23,18 +23,18 @@ class Command(BackupCommand):
 
     def handle(self, *args: Any, account: str | None, dry_run: bool, **options: Any) -> None:
         accounts = [account_named(account)] if account else Account.objects.exclude(backup_key=None)
-        failed = 0
+        failed = set()
         for each in accounts:
             for address in addresses_in_use():
                 try:
                     found = collect(each, address, dry_run=dry_run)
                 except BackupError as error:
                     self.stderr.write(f"{each.email}: {error}")
-                    failed += 1
+                    failed.add(each.pk)
                     continue
                 if found.pieces:
                     told = "would be removed" if dry_run else "removed"
                     amount = f"{found.pieces} pieces, {found.size_bytes} bytes"
                     self.stdout.write(f"{each.email}: {amount} {told} from {address}")
         if failed:
-            raise CommandError(f"Nothing could be collected of {failed} accounts.")
+            raise CommandError(f"Nothing could be collected of {len(failed)} accounts.")
