@@ -19,7 +19,8 @@ class TokenPermits(BasePermission):
 
     A view of one object is asked after the object was found: what an account
     cannot see does not exist, whatever the token may do.  A view whose
-    ``resource`` is None is open to any active token.
+    ``resource`` is None is open to any active token; one whose actions concern other
+    resources names these in ``resources``.
     """
 
     def has_permission(self, request: Request, view: Any) -> bool:
@@ -28,15 +29,22 @@ class TokenPermits(BasePermission):
         return bool(view.kwargs) or self.has_object_permission(request, view, None)
 
     def has_object_permission(self, request: Request, view: Any, obj: Any) -> bool:
-        needed = self.needed(view, request.method or "")
-        if needed is None or permits(token_of(request).permissions, *needed.split(":")):
-            return True
-        raise PermissionDenied(f"This API token lacks the permission {needed}.")
+        if needed := self.needed(view, request.method or ""):
+            require_permission(request, needed)
+        return True
 
     @staticmethod
     def needed(view: Any, method: str) -> str | None:
         """The permission that a view's method asks for, as the documentation shows it."""
-        return view.resource and f"{view.resource}:{ACTION_OF_METHOD.get(method, 'write')}"
+        others: dict[str, str] = getattr(view, "resources", {})
+        resource = others.get(getattr(view, "action", None) or "", view.resource)
+        return resource and f"{resource}:{ACTION_OF_METHOD.get(method, 'write')}"
+
+
+def require_permission(request: Request, needed: str) -> None:
+    """Raises PermissionDenied unless the request's token has it."""
+    if not permits(token_of(request).permissions, *needed.split(":")):
+        raise PermissionDenied(f"This API token lacks the permission {needed}.")
 
 
 def permits(permissions: list[str], resource: str, action: str) -> bool:

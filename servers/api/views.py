@@ -17,6 +17,8 @@ from rest_framework.viewsets import GenericViewSet
 
 from accounts.access.authentication import account_of
 from accounts.access.idempotency import IdempotentPosts, require_made
+from accounts.access.permissions import require_permission
+from backups.kinds import BackupKind
 from core import clock
 from core.api.fields import NoFields, ignored_fields
 from servers import services
@@ -62,6 +64,7 @@ class ServerViewSet(IdempotentPosts, GenericViewSet[Server]):
     )
     names_rows = ("create",)
     makes_rows = ("backup", "snapshot")
+    resources = {"backup": "backups", "snapshot": "snapshots"}
     filter_backends = [RowFilters]
     filterset_class = ServerFilter
     lookup_url_kwarg = "server_id"
@@ -93,6 +96,9 @@ class ServerViewSet(IdempotentPosts, GenericViewSet[Server]):
     def create(self, request: Request) -> Response:
         asked = CreateServer(data=request.data, context={"account": account_of(request)})
         asked.is_valid(raise_exception=True)
+        if (source := asked.validated_data["backup"]) is not None:  # the new server shows what is in it
+            what = "snapshots" if source.kind == BackupKind.SNAPSHOT else "backups"
+            require_permission(request, f"{what}:read")
         server = services.create_server(account=account_of(request), **asked.validated_data)
         headers = {"Location": reverse("server-detail", args=[server.pk]), "Retry-After": "2"}
         headers |= ignored_fields(asked)

@@ -380,7 +380,7 @@ def test_a_moment_that_is_too_far_away_comes_from_a_wrong_clock(alice: Customer,
     assert server.backup_due_at < clock.now() + timedelta(days=1, minutes=1)
 
 
-def test_what_cannot_be_taken_stays_due_and_is_missed(
+def test_what_cannot_be_taken_stays_due(
     alice: Customer, server: Server, settings: Any, caplog: pytest.LogCaptureFixture
 ) -> None:
     settings.VPS_BACKUP_KEY = b""
@@ -443,6 +443,18 @@ def test_what_was_to_be_kept_until_now_goes_and_the_last_one_stays(alice: Custom
     left = set(Backup.objects.filter(deleted_at=None).values_list("pk", flat=True))
     assert left == {last.pk, kept.pk}
     assert not {first.pk, of_gone.pk} & left
+
+
+def test_a_sound_backup_stays_when_the_newer_ones_are_damaged(server: Server) -> None:
+    """Guard: ``damage`` in ``whole_automatic_backups``."""
+    old = timezone.now() - timedelta(minutes=1)
+    sound = BackupFactory.create(server=server, kind=BackupKind.AUTOMATIC, expires_at=old)
+    BackupFactory.create(server=server, kind=BackupKind.AUTOMATIC, damage="is bad")
+    assert backup_services.remove_expired_backups() == 0
+    BackupFactory.create(server=server, kind=BackupKind.AUTOMATIC)
+    assert backup_services.remove_expired_backups() == 1
+    sound.refresh_from_db()
+    assert sound.deleted_at is not None
 
 
 def test_where_there_is_no_key_nothing_is_switched_on(

@@ -11,6 +11,7 @@ from django.utils import timezone
 from billing import ledger
 from billing.metering import meter
 from billing.models import Meter, Payment
+from billing.prices import MeterState
 from plans.models import Plan
 from servers import lifecycle
 from servers.models import Operation, Server
@@ -260,6 +261,18 @@ def test_enabling_backups_needs_credits_and_disabling_does_not(
     assert alice.ask(method, path, body).status_code == 200, "they are enabled already"
     assert alice.ask(method, path, body | {"backups_enabled": False}).status_code == 200
     assert alice.ask(method, path, body).status_code == 402
+
+
+def test_backups_of_a_server_that_costs_nothing_need_no_credits(
+    customer: Callable[..., Customer], shop: dict[str, Any]
+) -> None:
+    """Guard: ``TO_BE_PAID`` in ``_first_backups``."""
+    alice = customer(credits=48 * HOURLY)
+    broken = create(alice, shop, backups_enabled=True)
+    Meter.objects.filter(subject_id=broken.pk, component="backups").update(price_hourly=0)  # none yet
+    Meter.objects.filter(subject_id=broken.pk).update(state=MeterState.OFF)
+    assert alice.post("/servers/", shop).status_code == 201
+    assert alice.post("/servers/", shop).status_code == 201
 
 
 def test_a_resize_needs_credits_only_if_the_plan_is_dearer(

@@ -68,8 +68,8 @@ PERMISSIONS: dict[Route, str] = {
         ("POST", "/webhooks/<webhook_id>/rotate-secret/", "webhooks:write"),
         ("POST", "/webhooks/<webhook_id>/test/", "webhooks:write"),
         ("GET", "/webhooks/<webhook_id>/deliveries/", "webhooks:read"),
-        ("POST", "/servers/<server_id>/backup/", "servers:write"),
-        ("POST", "/servers/<server_id>/snapshot/", "servers:write"),
+        ("POST", "/servers/<server_id>/backup/", "backups:write"),
+        ("POST", "/servers/<server_id>/snapshot/", "snapshots:write"),
         *(
             (method, path.format(what), f"{what}s:{action}")
             for what in ("backup", "snapshot")
@@ -331,6 +331,23 @@ def test_a_permission_covers_what_it_says_and_no_more(alice: Customer, word: str
             assert PERMISSIONS[route] in answer.json()["detail"]
     if not WORDS[word] - {"servers:read", "ssh_keys:read", "billing:read", "webhooks:read"}:
         assert everything() == before
+
+
+@pytest.mark.parametrize("what", ["backup", "snapshot"])
+def test_who_may_not_read_a_copy_makes_no_server_from_it(
+    customer: Callable[..., Customer], shop: dict[str, Any], what: str
+) -> None:
+    """Guard: ``require_permission`` in ``create``: the new server would show what is in it."""
+    other = "snapshots" if what == "backup" else "backups"
+    alice = customer("servers:*", f"{other}:*")
+    copy = BackupFactory.create(
+        account=alice.account, kind=BackupKind.SNAPSHOT if what == "snapshot" else BackupKind.MANUAL
+    )
+    asked = {field: value for field, value in shop.items() if field != "os_id"} | {f"{what}_id": copy.pk}
+
+    assert alice.post("/servers/", asked).status_code == 403
+    ApiToken.objects.update(permissions=["servers:*", f"{what}s:read"])
+    assert alice.post("/servers/", asked).status_code == 201
 
 
 def test_permissions_add_up(customer: Callable[..., Customer]) -> None:

@@ -22,9 +22,9 @@ from billing.metering import TickInProgress, meter
 from billing.models import Meter, Rate, Usage
 from core import clock
 from plans.models import Plan
-from servers import lifecycle, services, tasks
+from servers import backup_services, lifecycle, services, tasks
 from servers.models import Operation, Server
-from servers.states import OPEN_OPERATION, OperationKind, PowerState, ServerStatus
+from servers.states import OPEN_OPERATION, BackupOperationKind, OperationKind, PowerState, ServerStatus
 from servers.wishes import resize_to
 from tests.factories import (
     AccountFactory,
@@ -285,6 +285,27 @@ def test_backups_cost_their_part_while_they_are_enabled(at: Any, shop: dict[str,
     meter()
     assert charged(server) == cost(6)
     assert charged(server, "backups") == cost(2, Decimal("0.0028"))
+
+
+def test_backups_cost_nothing_when_the_last_is_deleted(at: Any, shop: dict[str, Any]) -> None:
+    """Guard: DELETED in ``charges.follow_backup``."""
+    time = at("2026-03-10 12:00:00")
+    server = active(shop)
+    services.update_server(server=server, backups_enabled=True)
+    first, second = (complete_backup(Server.objects.get(pk=server.pk)) for _ in range(2))
+    for backup in (second, first):
+        time.wait(hours=1)
+        backup_services.delete_backup(backup=backup)
+        removal = lifecycle.begin(backup.operations.get(kind=BackupOperationKind.REMOVE).pk)
+        assert removal is not None
+        lifecycle.succeed(removal)
+    time.wait(hours=3)
+    meter()
+    assert charged(server, "backups") == cost(2, Decimal("0.0028"))
+    complete_backup(Server.objects.get(pk=server.pk))
+    time.wait(hours=1)
+    meter()
+    assert charged(server, "backups") == cost(3, Decimal("0.0028"))
 
 
 @pytest.mark.parametrize(

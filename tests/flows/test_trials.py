@@ -21,6 +21,7 @@ from provisioning.verify.verification import verify
 from servers import backup_services
 from servers.models import Operation, Server
 from servers.states import BackupOperationKind, OperationStatus
+from tests.factories import OperationFactory
 from tests.flows.conftest import FaultyHost
 from tests.flows.test_backup_faults import let_leases_end, step
 from tests.flows.test_backups import end, guest, system, take
@@ -95,6 +96,15 @@ def test_one_that_does_not_boot_is_damaged_however_well_it_is_read(
     assert (backup.status, backup.verified_by) == (BackupStatus.COMPLETED, Verified.READ)
     assert_only(active, host)
     assert [f.object for f in verify() if f.code == Code.BACKUP_DAMAGED] == [f"backup {backup.pk}"]
+    # A later trial that came to no answer says nothing.
+    OperationFactory.create(
+        server=None,
+        status_before="",
+        backup=backup,
+        kind=BackupOperationKind.BOOT,
+        status="failed",
+        error_code="deadline_exceeded",
+    )
     backup_services.verify_backup(backup=backup)
     assert "did not boot" in end(backup).damage, "that it can be read mends nothing"
 
