@@ -21,6 +21,7 @@ from provisioning.images import file_of
 from provisioning.trials import trials
 from provisioning.verify.snapshot import (
     AddressRow,
+    Again,
     BackupRow,
     HostRow,
     ImageRow,
@@ -55,7 +56,7 @@ def read_rows() -> Rows:
             placements={row.id: row for row in _placements()},
             ports={row.id: row for row in _ports()},
             servers={row.uuid: row for row in _servers(Server.objects.all())},
-            backups={row.uuid: row for row in _backups()},
+            backups={row.uuid: row for row in _backups(Backup.objects.all())},
             frozen_perhaps=_frozen_perhaps(),
             trials=_trials(),
             pools=tuple(_pools()),
@@ -64,14 +65,19 @@ def read_rows() -> Rows:
         )
 
 
-def read_again(machines: Collection[UUID]) -> tuple[dict[UUID, ServerRow], dict[UUID, TrialRow]]:
-    """The rows of some servers, and all trials, as they are now.
+def read_again(machines: Collection[UUID]) -> Again:
+    """The rows of some servers and of their backups, and all trials, as they are now.
 
     A server that is gone is left out, as by ``read_rows``.
     """
     with transaction.atomic():
         _see_one_moment()
-        return {row.uuid: row for row in _servers(Server.objects.filter(uuid__in=machines))}, _trials()
+        servers, backups = Server.objects.filter(uuid__in=machines), Backup.objects.all()
+        return Again(
+            servers={row.uuid: row for row in _servers(servers)},
+            trials=_trials(),
+            backups={row.uuid: row for row in _backups(backups.filter(server_uuid__in=machines))},
+        )
 
 
 def _see_one_moment() -> None:
@@ -161,9 +167,9 @@ def _operation(row: Operation) -> OperationRow:
     )
 
 
-def _backups() -> Iterator[BackupRow]:
+def _backups(chosen: QuerySet[Backup]) -> Iterator[BackupRow]:
     is_open = Exists(Operation.objects.filter(backup=OuterRef("pk"), status__in=OPEN_OPERATION))
-    rows = Backup.objects.annotate(is_open=is_open).filter(Q(status=BackupStatus.COMPLETED) | Q(is_open=True))
+    rows = chosen.annotate(is_open=is_open).filter(Q(status=BackupStatus.COMPLETED) | Q(is_open=True))
     newest: set[int] = set()
     for row in rows.order_by("-pk").iterator():
         is_whole = row.status == BackupStatus.COMPLETED

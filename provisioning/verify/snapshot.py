@@ -121,6 +121,15 @@ class TrialRow:
 
 
 @dataclass(frozen=True, kw_only=True)
+class Again:
+    """What was read once more of some servers, by the uuid of each row, after the hosts were asked."""
+
+    servers: Mapping[UUID, ServerRow]
+    trials: Mapping[UUID, TrialRow]
+    backups: Mapping[UUID, BackupRow]
+
+
+@dataclass(frozen=True, kw_only=True)
 class PoolRow:
     network: str
     addresses: int

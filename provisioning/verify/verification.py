@@ -5,7 +5,7 @@ of that server are still the same afterwards.
 """
 
 import logging
-from collections.abc import Collection, Iterable, Sequence
+from collections.abc import Collection, Iterable, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from uuid import UUID
 
@@ -17,7 +17,7 @@ from provisioning.verify.backup_checks import check_backup_rows, check_backups_o
 from provisioning.verify.host_checks import check_hosts
 from provisioning.verify.row_checks import check_rows
 from provisioning.verify.rows import read_again, read_rows
-from provisioning.verify.snapshot import HostAnswer, Rows, ServerRow
+from provisioning.verify.snapshot import BackupRow, HostAnswer, Rows, ServerRow
 
 log = logging.getLogger(__name__)
 
@@ -59,17 +59,24 @@ def _ask(host: Hypervisor, frozen_perhaps: Sequence[UUID]) -> HostAnswer | Hyper
 
 
 def _confirmed(rows: Rows, findings: Iterable[Finding]) -> list[Finding]:
-    """Without those about servers and trials that changed while the hosts were asked."""
+    """Without those about servers, their backups and trials that changed while the hosts were asked."""
     findings = list(findings)
     suspects = {finding.machine for finding in findings if finding.machine}
-    servers, trials = read_again(suspects) if suspects else ({}, {})
+    if not suspects:
+        return findings
+    again = read_again(suspects)
     moved = {
         uuid
         for uuid in suspects
-        if _stamp(rows.servers.get(uuid)) != _stamp(servers.get(uuid))
-        or rows.trials.get(uuid) != trials.get(uuid)
+        if _stamp(rows.servers.get(uuid)) != _stamp(again.servers.get(uuid))
+        or rows.trials.get(uuid) != again.trials.get(uuid)
+        or _backups_of(uuid, rows.backups) != _backups_of(uuid, again.backups)
     }
     return [finding for finding in findings if finding.machine not in moved]
+
+
+def _backups_of(server: UUID, backups: Mapping[UUID, BackupRow]) -> set[object]:
+    return {(row.id, row.is_open, row.copied_as) for row in backups.values() if row.server == server}
 
 
 def _stamp(server: ServerRow | None) -> object:

@@ -14,6 +14,7 @@ from django.core.management import CommandError, call_command
 from django.db.models import F
 from django.utils import timezone
 
+from backups.kinds import BackupKind
 from core.findings import Finding, FindingCode
 from inventory.models import Hypervisor, IpPool
 from provisioning import hypervisors
@@ -25,10 +26,11 @@ from provisioning.verify.findings import Code
 from provisioning.verify.rows import read_rows
 from provisioning.verify.snapshot import Rows
 from provisioning.verify.verification import verify
-from servers import services
+from servers import backup_services, services
 from servers.models import Operation, Server
 from servers.states import ServerStatus
 from tests.flows.conftest import FaultyHost, failed, finish
+from tests.flows.test_backup_faults import step
 
 
 @pytest.fixture(autouse=True)
@@ -244,6 +246,21 @@ def test_what_changes_while_the_host_is_asked_is_no_finding(
         assert found() == []
     assert found() == []
     assert made[0].status == ServerStatus.ACTIVE
+
+
+def test_a_backup_begun_while_the_host_is_asked_is_no_finding(active: Server, monkeypatch: Any) -> None:
+    """Guard: ``_backups_of`` in verification.py."""
+    read = vars(verification)["read_rows"]
+
+    def read_and_go_on() -> Any:
+        rows = read()
+        backup = backup_services.take_backup(server=active, kind=BackupKind.MANUAL)
+        step(backup, "store_backup")
+        return rows
+
+    with monkeypatch.context() as patch:
+        patch.setattr(verification, "read_rows", read_and_go_on)
+        assert found() == []
 
 
 # The commands.
