@@ -12,9 +12,11 @@ from django.core.management import CommandError, call_command
 
 from accounts.models import Account
 from backups import manifests
+from backups.errors import StoreFull
 from backups.reading import Data
 from backups.services import MARK, vault_of
 from backups.store import Store
+from backups.vaults import Vault
 from tests.factories import AccountFactory
 from tests.vaults import names_of, piece_path, random_disk, whole, written
 
@@ -64,6 +66,21 @@ def test_a_store_that_gives_back_something_else_is_said(monkeypatch: pytest.Monk
 
     with pytest.raises(CommandError, match="does not decrypt"):
         run("check_backup_store")
+
+
+def test_a_trial_that_breaks_off_leaves_nothing(folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    put = Vault.put_piece
+    few = iter(range(2))
+
+    def full(self: Vault, *piece: Any) -> None:
+        if next(few, None) is None:
+            raise StoreFull("no room")
+        put(self, *piece)
+
+    monkeypatch.setattr(Vault, "put_piece", full)
+    with pytest.raises(CommandError, match="no room"):
+        run("check_backup_store")
+    assert stored(folder) == [MARK]
 
 
 def test_a_wrong_key_is_said(alice: Account, settings: Any) -> None:
