@@ -179,6 +179,9 @@ def begin(operation_id: int) -> Operation | None:
     """
     operation = Operation.objects.select_related("hypervisor").get(pk=operation_id)
     begun = {"status": OperationStatus.RUNNING, "started_at": Coalesce("started_at", Now())}
+    if operation.backup_id is not None and operation.started_at is None:
+        # Backups wait for each other: the time that one may take counts from now.
+        begun["deadline_at"] = F("deadline_at") + (Now() - F("created_at"))
     if not leases.take(operation, lease=lease(), lane=lane_of(operation), **begun):
         return None
     # Only what every workflow reads: with each joined table Postgres plans longer.

@@ -7,6 +7,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from django.db.models.functions import Now
 from django.utils import timezone
 
 from backups.kinds import BackupKind, BackupStatus
@@ -368,6 +369,21 @@ def test_a_server_is_backed_up_when_its_moment_has_come_and_then_the_next_day(
     [item] = alice.get("/backups/").json()["results"]
     assert (item["backup_type"], item["description"]) == ("automatic", "Automatic daily backup")
     assert item["expires_at"] is not None
+
+
+def test_a_backup_has_its_hours_from_its_beginning(server: Server) -> None:
+    """Hundreds may wait for one host.  Guard: ``deadline_at`` in ``lifecycle.begin``."""
+    backup = backup_services.take_backup(server=server, kind=BackupKind.MANUAL)
+    rows = Operation.objects.filter(backup=backup)
+    rows.update(created_at=Now() - timedelta(hours=11), deadline_at=Now() + timedelta(hours=1))
+    operation = lifecycle.begin(rows.get().pk)
+    assert operation is not None
+    assert operation.deadline_at is not None
+    assert operation.deadline_at - clock.now() > timedelta(hours=11.9)
+    lifecycle.postpone(operation, 0)
+    again = lifecycle.begin(operation.pk)
+    assert again is not None
+    assert again.deadline_at == operation.deadline_at
 
 
 def test_a_moment_that_is_too_far_away_comes_from_a_wrong_clock(alice: Customer, server: Server) -> None:
