@@ -31,6 +31,7 @@ from servers.copies import (
     sample_to_boot,
     unread_backups,
 )
+from servers.limits import require_restores_within_limit
 from servers.models import Operation, Server
 from servers.selectors import one_server_of
 from servers.services import locked_server, order_within_grace, wake
@@ -108,6 +109,7 @@ def restore_backup(*, backup: Backup) -> Operation:
     deleted: a new one can be made from the backup.
     """
     there = locked_server(one_server_of(backup.account, str(backup.server_id)))
+    require_restores_within_limit(there.account)
     require_restorable(backup, account=there.account, disk_gib=there.claim.disk_gib)
     wish = RestoreWish(backup_id=backup.pk, disk_number=there.disk_number + 1)
     return order_within_grace(there, OperationKind.RESTORE, wish=wish)

@@ -1,6 +1,7 @@
-"""How many servers an account may have, and how many may be in the making at once.
+"""How many servers an account may have, and how many may be in the making or be restored at once.
 
-One token that creates and deletes in a loop must not take the addresses of a location from everybody else.
+One token that creates and deletes in a loop must not take the addresses of a location from everybody else,
+and one that restores not all workers, which copy disks for hours then.
 """
 
 from django.conf import settings
@@ -46,4 +47,20 @@ def require_within_limits(account: Account) -> None:
         raise Refusal(
             f"This account may have {most} servers in the making at once. Wait until one is active.",
             code="too_many_creates",
+        )
+
+
+def require_restores_within_limit(account: Account) -> None:
+    """Refuse one disk more to be made from a backup than VPS_MAX_OPEN_RESTORES (0: no limit).
+
+    Of two orders at the same moment, for two servers, both may be the last.
+    """
+    restores = Operation.objects.filter(
+        server__account=account, status__in=OPEN_OPERATION, wish__backup_id__isnull=False
+    )
+    most = settings.VPS_MAX_OPEN_RESTORES
+    if most and restores.count() >= most:
+        raise Refusal(
+            f"This account may have {most} disks made from backups at once. Wait until one is there.",
+            code="too_many_restores",
         )

@@ -32,7 +32,7 @@ from plans.models import Location, OsVersion, Plan
 from servers import backup_schedule, charges, lifecycle
 from servers.copies import has_automatic_backup, require_available, require_restorable
 from servers.lanes import neighbours_of
-from servers.limits import require_within_limits
+from servers.limits import require_restores_within_limit, require_within_limits
 from servers.models import Operation, ResourceUsage, Server
 from servers.prices import BACKUPS, USAGE, price_of_backups, prices_of_plan
 from servers.runway import require_runway
@@ -94,6 +94,7 @@ def create_server(
     account = ledger.locked(account)
     require_within_limits(account)
     if backup is not None:
+        require_restores_within_limit(account)
         require_restorable(backup, account=account, disk_gib=plan.disk_gib)
     require_runway(account, more=meters.per_hour(prices_of_plan(plan, backups=backups_enabled)))
     server = Server.objects.create(

@@ -30,6 +30,7 @@ os.environ.update(
     VPS_RATE_LIMIT="0",
     VPS_MAX_SERVERS="0",
     VPS_MAX_OPEN_CREATES="0",
+    VPS_MAX_OPEN_RESTORES="0",
     VPS_SHUTDOWN_TIMEOUT="30",
 )
 

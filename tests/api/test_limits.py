@@ -5,11 +5,12 @@ from typing import Any
 
 import pytest
 
-from servers.models import Server
+from servers import lifecycle
+from servers.models import Operation, Server
 from servers.states import ServerStatus
 from tests.api.contract import is_refusal
 from tests.conftest import Customer
-from tests.factories import ServerFactory
+from tests.factories import BackupFactory, ServerFactory
 
 # The setting, the account's own limit, and what the refusal is called.
 LIMITS = [
@@ -47,6 +48,25 @@ def test_an_account_may_have_a_limit_of_its_own(
         who.account.save(update_fields=[column])
     assert [alice.post("/servers/", shop).status_code for _ in range(2)] == [201, 400]
     assert [bob.post("/servers/", shop).status_code for _ in range(3)] == [201, 201, 201]
+
+
+def test_so_many_disks_are_made_from_backups_at_once(
+    alice: Customer, shop: dict[str, Any], settings: Any
+) -> None:
+    """Each may keep a worker for hours.  Guards: ``require_restores_within_limit``, by both ways."""
+    settings.VPS_MAX_OPEN_RESTORES = 2
+    for _ in range(3):
+        alice.post("/servers/", shop)
+    for created in Operation.objects.all():
+        lifecycle.succeed(lifecycle.begin(created.pk) or created)
+    copies = [BackupFactory.create(server=server) for server in Server.objects.all()]
+    new = {field: value for field, value in shop.items() if field != "os_id"}
+    restores = [alice.post(f"/backups/{copy.pk}/restore/") for copy in copies]
+    assert [answer.status_code for answer in restores[:2]] == [200, 200]
+    for refused in (restores[2], alice.post("/servers/", new | {"backup_id": copies[2].pk})):
+        assert refused.status_code == 400
+        assert is_refusal(refused.json(), "too_many_restores")
+    assert alice.post("/servers/", shop).status_code == 201, "one from an image may be made"
 
 
 def test_creating_and_deleting_in_a_loop_meets_the_limit(

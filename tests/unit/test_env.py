@@ -236,6 +236,7 @@ WRONG = {
     "VPS_RATE_LIMIT": ["-1", "many"],
     "VPS_MAX_SERVERS": ["-1", "many"],
     "VPS_MAX_OPEN_CREATES": ["-1", "many"],
+    "VPS_MAX_OPEN_RESTORES": ["-1", "many"],
     "VPS_WEBHOOK_PRIVATE_NETWORKS": ["10.0.0.1/8", "localhost", "10.0.0.0/8;fd00::/8"],
 }
 
