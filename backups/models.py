@@ -122,6 +122,11 @@ class Backup(models.Model):
             models.Index(fields=["account", "-id"], condition=Q(deleted_at=None), name="backups_of_account"),
             models.Index(fields=["server_id", "-id"], condition=Q(deleted_at=None), name="backups_of_server"),
             models.Index(
+                fields=["server_id"],
+                condition=Q(status=BackupStatus.FAILED, copied_as__isnull=False),
+                name="copies_left_on_hosts",
+            ),
+            models.Index(
                 fields=["expires_at"],
                 condition=Q(deleted_at=None, expires_at__isnull=False),
                 name="expiring_backups",

@@ -13,6 +13,7 @@ from typing import NoReturn
 from uuid import UUID, uuid4
 
 from django.conf import settings
+from django.db.models import QuerySet
 
 from backups import manifests, reading, writing
 from backups.errors import BackupError, ManifestBad, ManifestMissing, PieceBad
@@ -22,6 +23,7 @@ from backups.models import Backup
 from backups.pieces import PIECE_BYTES
 from backups.services import address_for, keeping_pieces, manifest_of, vault_of
 from backups.vaults import Vault
+from inventory.models import Hypervisor
 from provisioning import hypervisors
 from provisioning.drivers.base import (
     BackupProgress,
@@ -57,7 +59,7 @@ def begin_backup(job: Job) -> None:
     if power == PowerState.UNKNOWN:
         raise AskAgain(AGAIN_S)
     if power == PowerState.OFF:
-        job.host.end_backup(server.uuid, keep=_checkpoint_to_keep(job))
+        job.host.end_backup(server.uuid, keep=_checkpoint_to_keep(server))
         lifecycle.record_backup(
             job.operation, was_running=False, copied_as=None, is_consistent=True, parent=None
         )
@@ -137,14 +139,14 @@ def store_backup(job: Job) -> None:
 def end_backup(job: Job) -> None:
     """Clear the host, but for the moment that the next backup builds on."""
     with suppress(MachineNotFound, GaveUp):  # the server was deleted meanwhile, and with it what was there
-        keep = job.backup.copied_as or _checkpoint_to_keep(job)
+        keep = job.backup.copied_as or _checkpoint_to_keep(job.server)
         job.host.end_backup(job.server.uuid, keep=keep)
 
 
 def abandon_backup(job: Job) -> None:
     """Clear the host of a backup that failed.  What it has in the store is collected: no row names it."""
     lifecycle.record_backup(job.operation, stored_as=None)
-    _clear_host(job)
+    clear_copy(job.backup)
 
 
 def clear_host(job: Job) -> None:
@@ -154,7 +156,7 @@ def clear_host(job: Job) -> None:
     its host.
     """
     try:
-        _clear_host(job)
+        clear_copy(job.backup)
     except HypervisorError as error:
         if job.backup.completed_at is None:
             raise
@@ -215,17 +217,30 @@ def _reserve_of(host: Driver) -> int:
     return host.room().bytes * settings.VPS_POOL_RESERVE // 100
 
 
-def _clear_host(job: Job) -> None:
-    if _is_at_work_for_another(job):
-        return
-    with suppress(MachineNotFound, GaveUp):
-        job.host.end_backup(job.server.uuid, keep=_checkpoint_to_keep(job))
+def copies_left_on(hypervisor: Hypervisor) -> QuerySet[Backup]:
+    """Backups that failed, and of which the host could not be cleared then."""
+    here = Server.objects.filter(home__hypervisor=hypervisor)
+    left = Backup.objects.filter(status=BackupStatus.FAILED, copied_as__isnull=False)
+    return left.filter(server_id__in=here.values("pk"))
 
 
-def _is_at_work_for_another(job: Job) -> bool:
+def clear_copy(backup: Backup) -> None:
+    """Clear the host of what it has of a backup that is given up or removed.
+
+    May be repeated.  Raises HypervisorError.
+    """
+    there = Server.objects.select_related("home__hypervisor", "location").exclude(home=None)
+    server = there.filter(pk=backup.server_id).first()
+    if server is not None and not _is_at_work_for_another(backup):
+        with suppress(MachineNotFound):
+            hypervisors.driver_of(server).end_backup(server.uuid, keep=_checkpoint_to_keep(server))
+    Backup.objects.filter(pk=backup.pk).update(copied_as=None)
+
+
+def _is_at_work_for_another(backup: Backup) -> bool:
     """Whether the host copies the same disk for the next backup already: that clears up by itself."""
-    others = Backup.objects.filter(server_id=job.backup.server_id, status=BackupStatus.IN_PROGRESS)
-    return others.exclude(pk=job.backup.pk).exists()
+    others = Backup.objects.filter(server_id=backup.server_id, status=BackupStatus.IN_PROGRESS)
+    return others.exclude(pk=backup.pk).exists()
 
 
 def _parents(server_id: int, disk_number: int, store: str) -> list[UUID]:
@@ -242,9 +257,8 @@ def _parents(server_id: int, disk_number: int, store: str) -> list[UUID]:
     return [copy for copy in copies if copy is not None]
 
 
-def _checkpoint_to_keep(job: Job) -> UUID | None:
-    """What the next backup builds on: of the disk that the server has now, whatever this backup is of."""
-    server = job.server
+def _checkpoint_to_keep(server: Server) -> UUID | None:
+    """What the next backup builds on: it is of the disk that the server has now."""
     return next(iter(_parents(server.pk, server.disk_number, address_for(server.location))), None)
 
 

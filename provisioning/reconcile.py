@@ -24,6 +24,7 @@ from core.one_by_one import see_to_each
 from inventory import health
 from inventory.models import Hypervisor
 from provisioning import hypervisors
+from provisioning.backup_steps import clear_copy, copies_left_on
 from provisioning.drivers.base import (
     HostUnreachable,
     HypervisorError,
@@ -98,6 +99,7 @@ def reconcile(hypervisor: Hypervisor) -> list[Decision]:
         _resume(hypervisor, powers, room)
     _remove_leftovers(hypervisor, decisions)
     remove_trials(hypervisor, powers)
+    _clear_copies(hypervisor)
     return decisions
 
 
@@ -257,6 +259,14 @@ def remove_trials(hypervisor: Hypervisor, machines: Collection[UUID]) -> None:
         see_to_each("trial", leftover_trials_on(hypervisor, machines), remove_trial_of, concerns_all=_passes)
     except HypervisorError as error:
         log.warning("host %s keeps what trials of backups left: %s", hypervisor, error)
+
+
+def _clear_copies(hypervisor: Hypervisor) -> None:
+    """Remove what backups left here that failed while this host could not be asked."""
+    try:
+        see_to_each("backup", copies_left_on(hypervisor), clear_copy, concerns_all=_passes)
+    except HypervisorError as error:
+        log.warning("host %s keeps what backups left: %s", hypervisor, error)
 
 
 def sample_usage(hypervisor: Hypervisor) -> None:

@@ -27,7 +27,9 @@ from deploy.local.libvirtd import Libvirtd
 from inventory.models import Hypervisor
 from provisioning import hypervisors
 from provisioning.drivers.base import GuestFrozen, HostBusy, HostUnreachable
+from provisioning.drivers.storage_names import is_scratch
 from provisioning.engine import carry_out
+from provisioning.reconcile import reconcile
 from provisioning.verify.verification import verify
 from servers import backup_services, services
 from servers.models import Operation, Server
@@ -363,6 +365,23 @@ def test_what_passes_on_the_host_costs_a_delay(
     faulty.fail_next(call, error)
     assert end(backup).status == B.COMPLETED
     assert_clean(host, written_to)
+
+
+def test_what_a_failed_backup_could_not_clear_is_cleared_by_reconcile(
+    host: Hypervisor, written_to: Server, faulty: FaultyHost
+) -> None:
+    """The host is away when the time is up.  Guards: ``copies_left_on``, ``copied_as`` in ``clear_copy``."""
+    backup = order(written_to)
+    step(backup, "store_backup")
+    Operation.objects.filter(backup=backup).update(deadline_at="2020-01-01T00:00:00Z")
+    faulty.fail_next("end_backup", HostUnreachable("away"), when="before")
+    assert end(backup).status == B.FAILED
+    driver = hypervisors.bare_driver_for(host)
+    assert any(is_scratch(volume.name) for volume in driver.volumes())
+    reconcile(host)
+    assert_clean(host, written_to)
+    backup.refresh_from_db()
+    assert backup.copied_as is None
 
 
 def test_a_host_takes_no_more_at_once_than_it_may(
