@@ -14,7 +14,7 @@ class Data(NamedTuple):
     """Bytes of a disk at an offset."""
 
     offset: int
-    data: bytes
+    data: bytes | memoryview
 
 
 def read(vault: Vault, manifest: Manifest) -> Iterator[Data]:

@@ -378,7 +378,7 @@ class LibvirtDriver:
         StoragePool(host, self._pool).refresh()
 
     @_on_host(QUICK_S)
-    def _read_part(self, host: Connection, name: str, offset: int, length: int) -> bytes:
+    def _read_part(self, host: Connection, name: str, offset: int, length: int) -> bytearray:
         return StoragePool(host, self._pool).read(name, offset, length)
 
     @_on_host(QUICK_S)

@@ -114,12 +114,15 @@ class StoragePool:
             self.require_room(len(content))
             raise HypervisorError(f"The host's copy of {name} is not what was sent.")
 
-    def read(self, name: str, offset: int, length: int) -> bytes:
+    def read(self, name: str, offset: int, length: int) -> bytearray:
         """So many bytes of the volume, or fewer at its end.  Raises VolumeMissing."""
         volume = self.find(name)
         if volume is None:
             raise VolumeMissing(f"There is no volume {name}.")
-        return b"".join(self.download(volume, offset=offset, size_bytes=length))
+        part = bytearray()
+        for chunk in self.download(volume, offset=offset, size_bytes=length):
+            part += chunk
+        return part
 
     def write_part(self, name: str, offset: int, chunks: Sequence[bytes]) -> None:
         """Write over a part of the volume.  Raises VolumeMissing."""

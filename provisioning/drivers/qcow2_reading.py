@@ -7,6 +7,7 @@ hand in the file: whatever its tables say, only the file itself is read, a few M
 import struct
 import zlib
 from collections.abc import Callable, Collection, Iterator, Sequence
+from operator import itemgetter
 from typing import NamedTuple
 
 import zstandard
@@ -31,11 +32,11 @@ _WINDOW = 4 * 2**20  # so much of the disk is read at once
 _GAP = 256 * 1024  # rather read so much in vain than ask once more
 
 # Bytes of the file: (offset, length) -> so many, or fewer at its end.
-Read = Callable[[int, int], bytes]
+Read = Callable[[int, int], bytes | bytearray]
 
 
 class _Span(NamedTuple):
-    """Where in the file a cluster is."""
+    """Where in the file one compressed cluster is, or several others that follow each other."""
 
     offset: int
     length: int
@@ -45,6 +46,8 @@ class _Span(NamedTuple):
 # A cluster that is all zeros, whatever a file below it says.
 _ALL_ZERO = "zeros"
 _Place = _Span | str
+# Offset and length in the disk, and place.
+_Known = tuple[int, int, _Place]
 
 
 class _File:
@@ -71,21 +74,32 @@ class _File:
         self._l1 = struct.unpack(f">{len(table) // 8}Q", table)
         self._last: tuple[int, tuple[int, ...]] = (0, ())
 
-    def places(self, start: int, length: int) -> Iterator[tuple[int, _Place]]:
-        """Offset in the disk, and place, of each cluster in this part of the disk that the file has."""
+    def places(self, start: int, length: int) -> Iterator[_Known]:
+        """What the file has of this part of the disk, whole clusters, by rising offset."""
+        last: _Known | None = None
         end = min(start + length, self.size_bytes)
         for offset in range(start - start % self.cluster_bytes, end, self.cluster_bytes):
-            if (place := self._place(offset)) is not None:
-                yield offset, place
+            if (place := self._place(offset)) is None:
+                continue
+            this = offset, self.cluster_bytes, place
+            longer = last and _together(last, this)
+            if last and not longer:
+                yield last
+            last = longer or this
+        if last:
+            yield last
 
-    def fetch(self, spans: Collection[_Span]) -> Iterator[tuple[_Span, bytes]]:
-        """The bytes of clusters, with few questions where they lie close together."""
+    def fetch(self, spans: Collection[_Span]) -> Iterator[tuple[_Span, memoryview]]:
+        """The bytes of spans, with few questions where they lie close together."""
         for start, end, together in _runs(sorted(spans)):
-            data = self._read(start, end - start)
+            data = memoryview(self._read(start, end - start))
             for span in together:
                 part = data[span.offset - start : span.offset - start + span.length]
-                plain = self._unpacked(part) if span.is_compressed else part
-                yield span, plain[: self.cluster_bytes].ljust(self.cluster_bytes, b"\0")
+                most = self.cluster_bytes if span.is_compressed else span.length
+                plain = memoryview(self._unpacked(part)) if span.is_compressed else part
+                if len(plain) < most:  # the file ends here
+                    plain = memoryview(bytes(plain).ljust(most, b"\0"))
+                yield span, plain[:most]
 
     def _place(self, offset: int) -> _Place | None:
         table, index = divmod(offset // self.cluster_bytes, self.cluster_bytes // 8)
@@ -112,7 +126,7 @@ class _File:
             self._last = offset, struct.unpack(f">{self.cluster_bytes // 8}Q", table)
         return self._last[1]
 
-    def _unpacked(self, packed: bytes) -> bytes:
+    def _unpacked(self, packed: memoryview) -> bytes:
         try:
             if self._is_zstd:
                 return zstandard.ZstdDecompressor().decompressobj().decompress(packed)
@@ -134,31 +148,54 @@ def extents(chain: Sequence[Read]) -> Iterator[Extent]:
     files = [_File(read) for read in chain]
     size = files[0].size_bytes
     for start in range(0, size, _WINDOW):
-        yield from _joined(_known(files, start, min(_WINDOW, size - start)))
+        yield from _known(files, start, min(_WINDOW, size - start))
 
 
-def _known(files: Sequence[_File], start: int, length: int) -> list[tuple[int, bytes | int]]:
-    """Offset, and the bytes or the number of zeros, of what is known in a part of the disk; in its order."""
+def _known(files: Sequence[_File], start: int, length: int) -> list[Extent]:
+    """What is known of a part of the disk, by rising offset."""
     unit = min(file.cluster_bytes for file in files)
     unknown = set(range(start, start + length, unit))
-    found: dict[int, bytes | int] = {}
+    found: list[Extent] = []
     for file in files:
-        wanted: dict[_Span, list[tuple[int, set[int]]]] = {}  # several clusters may be at one place
-        for offset, place in file.places(start, length):
-            mine = unknown.intersection(range(offset, offset + file.cluster_bytes, unit))
+        wanted: dict[_Span, list[tuple[int, list[tuple[int, int]]]]] = {}  # several may be at one place
+        for offset, covered, place in file.places(start, length):
+            mine = unknown.intersection(range(offset, offset + covered, unit))
             unknown -= mine
-            if isinstance(place, _Span):
-                wanted.setdefault(place, []).append((offset, mine))
-            else:
-                found |= dict.fromkeys(mine, unit)
-        for span, data in file.fetch([span for span, users in wanted.items() if any(m for _, m in users)]):
-            for first, mine in wanted[span]:
-                found |= {offset: data[offset - first : offset - first + unit] for offset in mine}
-    return [(offset, _cut(found[offset], start + length - offset)) for offset in sorted(found)]
+            stretches = _stretches(sorted(mine), unit, start + length)
+            if not isinstance(place, _Span):
+                found += [Zeros(*stretch) for stretch in stretches]
+            elif stretches:
+                wanted.setdefault(place, []).append((offset, stretches))
+        for span, data in file.fetch(wanted):
+            for first, stretches in wanted[span]:
+                found += [Data(at, data[at - first : at - first + size]) for at, size in stretches]
+    return sorted(found, key=itemgetter(0))
 
 
-def _cut(what: bytes | int, length: int) -> bytes | int:
-    return min(what, length) if isinstance(what, int) else what[:length]
+def _together(last: _Known, next_one: _Known) -> _Known | None:
+    """Both as one, if they follow each other in the disk and in the file, or are both zeros."""
+    first, length, place = last
+    offset, more, next_place = next_one
+    if first + length != offset:
+        return None
+    if place == next_place == _ALL_ZERO:
+        return first, length + more, place
+    if not isinstance(place, _Span) or not isinstance(next_place, _Span):
+        return None
+    if place.is_compressed or next_place.is_compressed or place.offset + length != next_place.offset:
+        return None
+    return first, length + more, _Span(place.offset, length + more)
+
+
+def _stretches(offsets: Sequence[int], unit: int, end: int) -> list[tuple[int, int]]:
+    """Offset and length of those that follow each other, cut off at the end."""
+    found: list[tuple[int, int]] = []
+    for offset in offsets:
+        if found and sum(found[-1]) == offset:
+            found[-1] = found[-1][0], found[-1][1] + unit
+        else:
+            found.append((offset, unit))
+    return [(offset, min(length, end - offset)) for offset, length in found]
 
 
 def _runs(spans: Sequence[_Span]) -> Iterator[tuple[int, int, list[_Span]]]:
@@ -166,31 +203,12 @@ def _runs(spans: Sequence[_Span]) -> Iterator[tuple[int, int, list[_Span]]]:
     together: list[_Span] = []
     end = 0
     for span in spans:
-        if together and (span.offset > end + _GAP or span.offset - together[0].offset > _WINDOW):
+        if together and (
+            span.offset > end + _GAP or span.offset + span.length - together[0].offset > _WINDOW
+        ):
             yield together[0].offset, end, together
             together, end = [], 0
         together.append(span)
         end = max(end, span.offset + span.length)
     if together:
         yield together[0].offset, end, together
-
-
-def _joined(parts: Sequence[tuple[int, bytes | int]]) -> Iterator[Extent]:
-    """Neighbours of a kind as one extent."""
-    run: list[tuple[int, bytes | int]] = []
-    end = 0
-    for offset, what in parts:
-        if run and (offset != end or isinstance(what, int) != isinstance(run[0][1], int)):
-            yield _extent(run)
-            run = []
-        run.append((offset, what))
-        end = offset + (what if isinstance(what, int) else len(what))
-    if run:
-        yield _extent(run)
-
-
-def _extent(run: Sequence[tuple[int, bytes | int]]) -> Extent:
-    start = run[0][0]
-    if isinstance(run[0][1], int):
-        return Zeros(start, sum(what for _, what in run if isinstance(what, int)))
-    return Data(start, b"".join(what for _, what in run if isinstance(what, bytes)))

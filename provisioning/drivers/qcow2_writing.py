@@ -115,8 +115,8 @@ def _clusters(length: int) -> int:
     return -(-length // CLUSTER)
 
 
-def _padded(data: bytes) -> bytes:
-    return data + bytes(-len(data) % CLUSTER)
+def _padded(data: bytes | memoryview) -> bytes:
+    return bytes(data).ljust(_clusters(len(data)) * CLUSTER, b"\0")
 
 
 def _entries(numbers: Iterable[int]) -> bytes:
