@@ -119,9 +119,11 @@ class StoragePool:
         volume = self.find(name)
         if volume is None:
             raise VolumeMissing(f"There is no volume {name}.")
-        part = bytearray()
+        part, got = bytearray(length), 0
         for chunk in self.download(volume, offset=offset, size_bytes=length):
-            part += chunk
+            part[got : got + len(chunk)] = chunk
+            got += len(chunk)
+        del part[got:]
         return part
 
     def write_part(self, name: str, offset: int, chunks: Sequence[bytes]) -> None:
