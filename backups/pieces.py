@@ -25,9 +25,14 @@ def name_of(keys: Subkeys, plain: bytes) -> bytes | None:
     return _hashed(keys, plain)
 
 
-def pack(keys: Subkeys, name: bytes, plain: bytes) -> bytearray:
-    """What is stored of a piece: compressed, then encrypted and bound to its name."""
-    return seal(keys.pieces, zstandard.compress(plain, LEVEL), name)
+def compress(plain: bytes) -> bytes:
+    """The first step of what is stored of a piece.  The second is ``pack``: nobody needs ``plain`` then."""
+    return zstandard.compress(plain, LEVEL)
+
+
+def pack(keys: Subkeys, name: bytes, compressed: bytes) -> bytearray:
+    """What is stored of a piece: encrypted, and bound to its name."""
+    return seal(keys.pieces, compressed, name)
 
 
 def unpack(keys: Subkeys, name: bytes, stored: bytes | bytearray | memoryview) -> bytes:

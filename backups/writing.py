@@ -15,7 +15,7 @@ from backups import manifests
 from backups.drafts import Draft, Extent, drafts
 from backups.errors import BackupError, NotStored, PieceMissing
 from backups.manifests import HOLE, Manifest, length_of, pieces_of
-from backups.pieces import NAME_BYTES, PIECE_BYTES, name_of, pack
+from backups.pieces import NAME_BYTES, PIECE_BYTES, compress, name_of, pack
 from backups.reading import piece_at
 from backups.side_by_side import side_by_side
 from backups.vaults import DIGITS, Vault
@@ -113,8 +113,10 @@ class _Write:
             # An equal piece is being put at this moment: if that fails, so does this backup.
             if not (name and mine) or self.vault.has_sound_piece(name):
                 return index, name, 0
-            packed = pack(self.vault.keys, name, plain)
+            compressed = compress(plain)
             del plain
+            packed = pack(self.vault.keys, name, compressed)
+            del compressed
             self.vault.put_piece(name, packed)
             self._read_back(index, name, packed)
             return index, name, len(packed)

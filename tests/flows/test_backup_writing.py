@@ -28,7 +28,7 @@ from backups.errors import (
     StoreFull,
     StoreUnreachable,
 )
-from backups.pieces import PIECE_BYTES, name_of, pack
+from backups.pieces import PIECE_BYTES, compress, name_of, pack
 from backups.reading import Data, check, read
 from backups.sealing import Subkeys, new_key, subkeys_of
 from backups.store import Store
@@ -264,7 +264,7 @@ class Crowded(Store):
     def put(self, path: str, data: bytes | bytearray) -> None:
         super().put(path, data)
         if "pieces" in path:
-            super().put(path, pack(self.keys, self.name, self.plain))
+            super().put(path, pack(self.keys, self.name, compress(self.plain)))
 
     keys: Subkeys
     name: bytes

@@ -5,7 +5,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from backups.errors import Damaged
-from backups.pieces import name_of, pack, unpack
+from backups.pieces import compress, name_of, pack, unpack
 from backups.sealing import Subkeys, new_key, seal, subkeys_of, unseal
 
 KEY = b"k" * 32
@@ -78,7 +78,7 @@ def test_zeros_have_no_name(length: int) -> None:
 
 def test_a_piece_comes_back_and_is_smaller_meanwhile() -> None:
     name = name_of(ALICE, PLAIN) or b""
-    packed = pack(ALICE, name, PLAIN)
+    packed = pack(ALICE, name, compress(PLAIN))
 
     assert unpack(ALICE, name, packed) == PLAIN
     assert len(packed) < len(PLAIN) / 10
@@ -86,7 +86,7 @@ def test_a_piece_comes_back_and_is_smaller_meanwhile() -> None:
 
 def test_a_piece_under_another_name_or_key_is_found() -> None:
     name, other = (name_of(ALICE, plain) or b"" for plain in (PLAIN, b"another"))
-    packed = pack(ALICE, name, PLAIN)
+    packed = pack(ALICE, name, compress(PLAIN))
 
     with pytest.raises(Damaged, match="does not decrypt"):
         unpack(ALICE, other, packed)
@@ -94,6 +94,6 @@ def test_a_piece_under_another_name_or_key_is_found() -> None:
         unpack(BOB, name, packed)
     # Packed by a program with a fault of its own:
     with pytest.raises(Damaged, match="has other bytes than its name says"):
-        unpack(ALICE, other, pack(ALICE, other, PLAIN))
+        unpack(ALICE, other, pack(ALICE, other, compress(PLAIN)))
     with pytest.raises(Damaged, match="does not decompress"):
         unpack(ALICE, name, seal(ALICE.pieces, b"no zstandard", name))
