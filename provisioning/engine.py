@@ -32,6 +32,7 @@ from servers.states import (
 log = logging.getLogger(__name__)
 
 RETRIES = Backoff(first_s=1, longest_s=120)
+SOON_S, AT_LAST_S = 5, 600  # the delays before an operation is begun anew
 
 
 def carry_out(operation_id: int) -> None:
@@ -124,7 +125,9 @@ def _do_or_undo(job: Job) -> None:
         services.wake(operation, delay_s=later.delay_s)
         return
     except StartOver as why:
-        _retry(job, why, from_the_start=True)
+        # A tenth of the time spent so far: what is done again and again takes the host's time.
+        delay_s = min(max(lifecycle.seconds_under_way(operation) / 10, SOON_S), AT_LAST_S)
+        _put_off(job, why, delay_s, from_the_start=True)
         return
     except MachineDelivered:
         raise
@@ -193,10 +196,13 @@ def _is_news(job: Job, error: HypervisorError) -> bool:
     return type(error) is HypervisorError and words not in last
 
 
-def _retry(job: Job, error: Exception | None, *, from_the_start: bool = False) -> None:
+def _retry(job: Job, error: Exception | None) -> None:
     """Postpone the operation by a delay that doubles, with jitter so that many do not return at once."""
+    _put_off(job, error, RETRIES.jittered_s(job.operation.retries))
+
+
+def _put_off(job: Job, error: Exception | None, delay_s: float, *, from_the_start: bool = False) -> None:
     operation = job.operation
-    delay_s = RETRIES.jittered_s(operation.retries)
     level = logging.ERROR if operation.retries >= 5 else logging.WARNING
     log.log(level, "%s of %s: %s; again in %.1f s", operation, operation.subject_name, error, delay_s)
     lifecycle.postpone(operation, delay_s, retry_detail=traceback.format_exc(), from_the_start=from_the_start)

@@ -233,7 +233,16 @@ def copies_beside(operation: Operation) -> int:
 
 def seconds_in_step(operation: Operation) -> float:
     """How long the step that is under way has taken so far, all attempts together."""
-    spent = Now() - F("step_since")
+    return _seconds_since("step_since", operation)
+
+
+def seconds_under_way(operation: Operation) -> float:
+    """How long ago a worker began the operation for the first time."""
+    return _seconds_since("started_at", operation)
+
+
+def _seconds_since(moment: str, operation: Operation) -> float:
+    spent = Now() - F(moment)
     spent_so_far: timedelta | None = Operation.objects.values_list(spent, flat=True).get(pk=operation.pk)
     return spent_so_far.total_seconds() if spent_so_far else 0.0
 
@@ -361,7 +370,8 @@ def _read_since(backup: Backup) -> Any:
     """What an incremental takes from its parent was read when the parent was, and is looked for only."""
     if backup.parent is None:
         return Now()
-    return Backup.objects.values_list("verified_at", flat=True).get(uuid=backup.parent)
+    parent = Backup.objects.filter(uuid=backup.parent)
+    return parent.values_list("verified_at", flat=True).first() or Now()
 
 
 def _record_whole(backup: Backup, how: Verified) -> None:

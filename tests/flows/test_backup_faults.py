@@ -5,6 +5,7 @@ The machines have no system inside; what a guest would write is written through 
 
 import json
 from collections.abc import Callable, Iterator
+from datetime import timedelta
 from pathlib import Path
 from threading import Lock
 from time import sleep
@@ -22,6 +23,7 @@ from backups.models import Backup
 from backups.pieces import PIECE_BYTES
 from backups.services import manifest_of, vault_of
 from backups.vaults import Vault
+from core import clock
 from core.errors import NotAllowedNow, OperationInProgress, Refusal
 from deploy.local.libvirtd import Libvirtd
 from inventory.models import Hypervisor
@@ -398,6 +400,23 @@ def test_a_host_takes_no_more_at_once_than_it_may(
     assert (waiting.status, waiting.step) == ("queued", "begin_backup")
     step(one, "end_backup")
     assert end(other).status == B.COMPLETED, "a guest that does not thaw holds up nobody else"
+
+
+def test_a_copy_is_begun_anew_ever_later_and_says_why(written_to: Server) -> None:
+    """A disk with a bad block is read in vain each time.  Guard: ``seconds_under_way`` in the engine."""
+    backup = order(written_to)
+    for hours, least_s in ((0, 4), (1, 300), (11, 500)):
+        step(backup, "await_backup")
+        libvirt.open(written_to.claim.hypervisor.uri).lookupByUUIDString(str(written_to.uuid)).destroy()
+        operation = Operation.objects.get(backup=backup)
+        begun = clock.now() - timedelta(hours=hours)
+        Operation.objects.filter(pk=operation.pk).update(due_at="2020-01-01T00:00:00Z", started_at=begun)
+        before = clock.now()
+        carry_out(operation.pk)
+        operation.refresh_from_db()
+        assert operation.due_at - before > timedelta(seconds=least_s)
+        assert "was lost" in operation.error_detail
+        hypervisors.bare_driver_for(written_to.claim.hypervisor).start(written_to.uuid)
 
 
 def test_a_copy_that_is_lost_again_and_again_holds_up_nobody_else(
