@@ -50,6 +50,16 @@ def env_secret(name: str) -> str:
     return value
 
 
+def env_secrets(name: str) -> list[str]:
+    """Secrets of at least 32 characters, separated by commas; none if it is not set."""
+    values = env_list(name, "")
+    if any(len(value) < 32 for value in values):
+        raise ImproperlyConfigured(
+            f"{name} should be secrets of at least 32 characters, separated by commas."
+        )
+    return values
+
+
 def env_optional_secret(name: str) -> str:
     """A secret of at least 32 characters; empty if it is not set."""
     return env_secret(name) if env_str(name, "") else ""

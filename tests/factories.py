@@ -25,7 +25,8 @@ from servers.prices import SUBJECT, prices_of_plan
 from servers.states import OperationKind, PowerState, ServerStatus
 from servers.wishes import CreateWish, RestoreWish, Wish, rebuild_with, resize_to
 from webhooks.models import Webhook, WebhookDelivery
-from webhooks.signing import new_secret, seal
+from webhooks.sealing import seal
+from webhooks.signing import new_secret
 
 TESTER = operator_actor("tester")  # who acts in tests, unless they say otherwise
 IMAGE_SHA256 = "0" * 64
@@ -213,7 +214,7 @@ class WebhookFactory(DjangoModelFactory[Webhook]):
     account = factory.SubFactory(AccountFactory)
     url = "https://hooks.example.com/vps"
     events = ["*"]
-    sealed_secret = factory.LazyFunction(lambda: seal(new_secret(), settings.SECRET_KEY))
+    sealed_secret = factory.LazyFunction(lambda: seal(new_secret()))
 
 
 class WebhookDeliveryFactory(DjangoModelFactory[WebhookDelivery]):

@@ -20,6 +20,7 @@ from core.env import (
     env_origins,
     env_redis,
     env_secret,
+    env_secrets,
     env_store,
     env_str,
 )
@@ -31,6 +32,7 @@ BASE_DIR = Path(__file__).resolve().parent.parent
 
 # Who we are
 SECRET_KEY = env_secret("VPS_SECRET_KEY")
+SECRET_KEY_FALLBACKS = env_secrets("VPS_OLD_SECRET_KEYS")
 DEBUG = env_bool("VPS_DEBUG", False)
 ALLOWED_HOSTS = env_hosts("VPS_ALLOWED_HOSTS")
 CSRF_TRUSTED_ORIGINS = env_origins("VPS_TRUSTED_ORIGINS")

@@ -22,8 +22,9 @@ from core.leases import Lane
 from core.locks import deliveries_of_account
 from webhooks.events import Event
 from webhooks.models import Webhook, WebhookDelivery
+from webhooks.sealing import SecretUnreadable, unseal
 from webhooks.sending import Fault, Outcome, post
-from webhooks.signing import SecretUnreadable, signed_headers, unseal
+from webhooks.signing import signed_headers
 
 log = logging.getLogger(__name__)
 
@@ -123,7 +124,7 @@ def remove_old_deliveries(at_most: int) -> None:
 
 def _attempt(delivery: WebhookDelivery) -> Outcome:
     try:
-        secret = unseal(delivery.webhook.sealed_secret, settings.SECRET_KEY)
+        secret = unseal(delivery.webhook.sealed_secret)
     except SecretUnreadable:
         return Outcome(None, Fault.SECRET_UNREADABLE)
     return post(

@@ -1,7 +1,7 @@
 """Everything that can be done with webhooks, and ``announce``, which other rooms call to send an event."""
 
 from collections.abc import Mapping, Sequence
-from typing import Any
+from typing import Any, NamedTuple
 from uuid import uuid4
 
 import orjson
@@ -22,7 +22,8 @@ from webhooks.addresses import (
 from webhooks.delivery import PENDING, give_up_all, wake
 from webhooks.events import ALL, Event
 from webhooks.models import Webhook, WebhookDelivery
-from webhooks.signing import new_secret, seal
+from webhooks.sealing import SecretUnreadable, is_sealed_with_an_old_key, seal, unseal
+from webhooks.signing import new_secret
 
 MAX_WEBHOOKS = 10
 LOOK_UP_AGAIN_AFTER_S = 1  # most take milliseconds
@@ -86,7 +87,7 @@ def create_webhook(*, account: Account, url: str, events: Sequence[str] = (ALL,)
     account = Account.objects.select_for_update().get(pk=account.pk)
     _require_room(account)
     webhook = Webhook.objects.create(
-        account=account, url=url, events=list(events), sealed_secret=seal(secret, settings.SECRET_KEY)
+        account=account, url=url, events=list(events), sealed_secret=seal(secret)
     )
     return webhook, secret
 
@@ -114,8 +115,35 @@ def update_webhook(
 def rotate_secret(*, webhook: Webhook) -> str:
     """A new secret in place of the old one, from the next attempt on.  It is shown once."""
     secret = new_secret()
-    _write(webhook, sealed_secret=seal(secret, settings.SECRET_KEY))
+    _write(webhook, sealed_secret=seal(secret))
     return secret
+
+
+class Resealed(NamedTuple):
+    """Numbers of secrets: sealed anew, and those that no key opens."""
+
+    done: int
+    unreadable: int
+
+
+def reseal_secrets() -> Resealed:
+    """Seal what an older key sealed with VPS_SECRET_KEY, so that the older ones are needed no more.
+
+    The customers' secrets stay.  A secret that its customer replaces at the same moment stays replaced.  May
+    be repeated.
+    """
+    done = unreadable = 0
+    for webhook in Webhook.objects.only("sealed_secret").order_by("pk").iterator():
+        before = webhook.sealed_secret
+        if not is_sealed_with_an_old_key(before):
+            continue
+        try:
+            anew = seal(unseal(before))
+        except SecretUnreadable:
+            unreadable += 1
+            continue
+        done += Webhook.objects.filter(pk=webhook.pk, sealed_secret=before).update(sealed_secret=anew)
+    return Resealed(done, unreadable)
 
 
 @transaction.atomic

@@ -76,6 +76,7 @@ WITHOUT_ARGUMENTS = {
     "reconcile",
     "meter",
     "audit_ledger",
+    "rotate_secret_key",
     "hosts",
     "servers",
     "operations",

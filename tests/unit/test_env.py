@@ -199,6 +199,7 @@ def test_lines_of_a_file_do_not_overrule_the_environment(
 
 WRONG = {
     "VPS_SECRET_KEY": ["", "short"],
+    "VPS_OLD_SECRET_KEYS": ["short", "a" * 50 + ",short"],
     "VPS_DEBUG": ["maybe"],
     "VPS_ALLOWED_HOSTS": ["", "https://api.example.com"],
     "VPS_TRUSTED_ORIGINS": ["admin.example.com"],

@@ -40,6 +40,7 @@ def test_every_variable_has_its_one_line_of_comment() -> None:
 
 def test_it_holds_no_secret() -> None:
     assert VALUES["VPS_SECRET_KEY"] == ""
+    assert VALUES["VPS_OLD_SECRET_KEYS"] == ""
     assert VALUES["VPS_BACKUP_KEY"] == ""
     assert VALUES["VPS_BACKUP_S3_SECRET_ACCESS_KEY"] == ""
     assert VALUES["POSTGRES_PASSWORD"] == ""
@@ -47,9 +48,11 @@ def test_it_holds_no_secret() -> None:
 
 
 def test_with_a_secret_filled_in_it_is_accepted(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(os, "environ", VALUES | {"VPS_SECRET_KEY": "a" * 50})
+    secrets = {"VPS_SECRET_KEY": "a" * 50, "VPS_OLD_SECRET_KEYS": f"{'b' * 50}, {'c' * 50}"}
+    monkeypatch.setattr(os, "environ", VALUES | secrets)
 
     settings = runpy.run_path(str(PROJECT / "vpsorg" / "settings.py"))
 
+    assert settings["SECRET_KEY_FALLBACKS"] == ["b" * 50, "c" * 50]
     assert settings["DEBUG"] is False
     assert settings["HTTPS"] is True
