@@ -11,7 +11,8 @@ from functools import wraps
 from typing import Any, ParamSpec, cast
 
 from django.db import transaction
-from django.db.models.functions import Now
+from django.db.models import Q
+from django.db.models.functions import Least, Now
 
 from accounts.models import Account, SshKey
 from accounts.services import record_use
@@ -321,6 +322,19 @@ def wake(operation: Operation, *, delay_s: float = 0) -> None:
     # Named, not imported: servers must not know who carries operations out.  If the
     # message is lost the row is not, and provisioning's scheduler finds it.
     send_on_commit("provisioning.carry_out", operation.pk, **sent_with(operation), delay_s=delay_s)
+
+
+@transaction.atomic
+def retry_now(operation: Operation) -> bool:
+    """Have an operation that waits for its next try tried at once.
+
+    False if it is over, or a worker is at it.
+    """
+    waits = Operation.objects.filter(Operation.OPEN, Q(lease_until=None) | Q(lease_until__lt=Now()))
+    if not waits.filter(pk=operation.pk).update(due_at=Least("due_at", Now())):
+        return False
+    wake(operation)
+    return True
 
 
 def sent_with(operation: Operation) -> dict[str, Any]:

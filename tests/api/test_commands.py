@@ -52,6 +52,7 @@ from provisioning import images
 from provisioning.drivers.base import ImageInvalid
 from provisioning.drivers.libvirt import LibvirtDriver
 from servers import tasks
+from tests.api.conftest import Broker
 from tests.factories import (
     AccountFactory,
     HypervisorFactory,
@@ -147,6 +148,7 @@ SOUND = {
     "host_events": ["--location=mars"],  # else it would run for ever
     "import_image": ["/no/such/file", f"--sha256={'0' * 64}", "--os=Debian 12"],
     "scheduler": ["--once"],
+    "retry_operation": ["1"],
     "top_up": ["--account=alice@example.com", "--amount=1", "--reason=paid"],
 }
 ODD_WORDS = [
@@ -311,6 +313,34 @@ def test_two_names_for_one_address_are_refused() -> None:
     add_hypervisor()
     with pytest.raises(CommandError, match=r"uri: .*already exists"):
         add_hypervisor(name="kvm2")
+
+
+# retry_operation.
+
+
+def test_an_operation_that_waits_is_tried_now(broker: Broker) -> None:
+    """Guards: ``due_at`` and ``wake`` in ``retry_now``."""
+    waits = OperationFactory.create(due_at=Now() + timedelta(minutes=2), retries=7)
+    told: list[str] = []
+    sent = broker.after_commit_of(lambda: told.append(run("retry_operation", str(waits.pk))))
+    assert told == [f"operation {waits.pk}, reboot of {waits.subject_name}, is tried now"]
+    assert sent == [("provisioning.carry_out", [waits.pk])]
+    waits.refresh_from_db()
+    assert waits.due_at <= timezone.now()
+
+
+def test_an_operation_that_is_over_or_under_way_is_not_touched() -> None:
+    later = Now() + timedelta(minutes=2)
+    over = OperationFactory.create(status="failed", due_at=later)
+    held = OperationFactory.create(due_at=later, lease_until=later)
+    said = refused("retry_operation", str(over.pk), str(held.pk), "999999999")
+    assert said == (
+        f"Operation {over.pk} is over: it failed. A worker is at operation {held.pk}. "
+        "There is no operation 999999999."
+    )
+    for row in (over, held):
+        row.refresh_from_db()
+        assert row.due_at > timezone.now()
 
 
 # hosts, servers, operations, revoke_token, console_log.
