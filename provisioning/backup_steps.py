@@ -14,6 +14,7 @@ from uuid import UUID, uuid4
 
 from django.conf import settings
 from django.db.models import QuerySet
+from django.db.models.functions import Now
 
 from backups import manifests, reading, writing
 from backups.errors import BackupError, ManifestBad, ManifestMissing, PieceBad
@@ -36,8 +37,8 @@ from provisioning.drivers.base import (
 )
 from provisioning.jobs import AskAgain, GaveUp, Job, StartOver
 from servers import lifecycle
-from servers.models import Server
-from servers.states import PowerState
+from servers.models import Operation, Server
+from servers.states import BackupOperationKind, PowerState
 
 log = logging.getLogger(__name__)
 
@@ -222,6 +223,21 @@ def copies_left_on(hypervisor: Hypervisor) -> QuerySet[Backup]:
     here = Server.objects.filter(home__hypervisor=hypervisor)
     left = Backup.objects.filter(status=BackupStatus.FAILED, copied_as__isnull=False)
     return left.filter(server_id__in=here.values("pk"))
+
+
+def broken_off_on(hypervisor: Hypervisor) -> list[Backup]:
+    """Backups whose worker died while it began the copy: it may have left the guest frozen.
+
+    The next worker would thaw it, but other backups of the host may be before that.
+    """
+    begun = Operation.objects.filter(
+        Operation.OPEN,
+        hypervisor=hypervisor,
+        kind=BackupOperationKind.TAKE,
+        step=begin_backup.__name__,
+        lease_until__lte=Now(),
+    )
+    return [operation.subject_backup for operation in begun.select_related("backup")]
 
 
 def clear_copy(backup: Backup) -> None:

@@ -24,7 +24,7 @@ from core.one_by_one import see_to_each
 from inventory import health
 from inventory.models import Hypervisor
 from provisioning import hypervisors
-from provisioning.backup_steps import clear_copy, copies_left_on
+from provisioning.backup_steps import broken_off_on, clear_copy, copies_left_on
 from provisioning.drivers.base import (
     HostUnreachable,
     HypervisorError,
@@ -262,9 +262,10 @@ def remove_trials(hypervisor: Hypervisor, machines: Collection[UUID]) -> None:
 
 
 def _clear_copies(hypervisor: Hypervisor) -> None:
-    """Remove what backups left here that failed while this host could not be asked."""
+    """Remove what backups left here that failed while this host could not be asked, or whose worker died."""
+    left = [*copies_left_on(hypervisor), *broken_off_on(hypervisor)]
     try:
-        see_to_each("backup", copies_left_on(hypervisor), clear_copy, concerns_all=_passes)
+        see_to_each("backup", left, clear_copy, concerns_all=_passes)
     except HypervisorError as error:
         log.warning("host %s keeps what backups left: %s", hypervisor, error)
 

@@ -20,6 +20,7 @@ from provisioning import hypervisors
 from provisioning.drivers import base, libvirt_backups
 from provisioning.drivers.storage_names import is_scratch
 from provisioning.engine import carry_out
+from provisioning.reconcile import reconcile
 from provisioning.verify.verification import verify
 from servers import backup_services, services
 from servers.models import Operation, Server
@@ -137,6 +138,21 @@ def test_a_guest_that_does_not_thaw_goes_on_when_it_is_rebooted(
     ended = end(backup)
     assert (ended.status, ended.is_consistent) == (BackupStatus.COMPLETED, True)
     assert read(guest) == "kept"
+    assert_clean(host, guest)
+
+
+def test_a_guest_whose_worker_died_in_the_freeze_is_thawed_by_reconcile(
+    host: Hypervisor, guest: Server
+) -> None:
+    """The next worker of the backup may have to wait for others.  Guard: ``broken_off_on``."""
+    backup = backup_services.take_backup(server=guest, kind=BackupKind.MANUAL)
+    ended = {"status": OperationStatus.RUNNING, "step": "begin_backup", "lease_until": "2020-01-01T00:00:00Z"}
+    Operation.objects.filter(backup=backup).update(**ended)
+    put(guest, "kept")
+    assert libvirt.open(host.uri).lookupByUUIDString(str(guest.uuid)).fsFreeze() > 0
+    reconcile(host)
+    assert read(guest) == "kept"
+    assert end(backup).status == BackupStatus.COMPLETED
     assert_clean(host, guest)
 
 
