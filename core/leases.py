@@ -54,9 +54,12 @@ Work = TypeVar("Work", bound=LeasedWork)
 
 def due(rows: QuerySet[Work], *, late: timedelta = timedelta()) -> QuerySet[Work]:
     """Those of the rows that a worker could take, and could have taken ``late`` ago."""
-    since = Now() - late
-    is_free = Q(lease_until=None) | Q(lease_until__lt=since)
-    return rows.filter(rows.model.OPEN, is_free, due_at__lte=since)
+    return free(rows, late=late).filter(rows.model.OPEN, due_at__lte=Now() - late)
+
+
+def free(rows: QuerySet[Work], *, late: timedelta = timedelta()) -> QuerySet[Work]:
+    """Those of the rows that no worker holds, or has held for ``late``."""
+    return rows.filter(Q(lease_until=None) | Q(lease_until__lt=Now() - late))
 
 
 def under_way(rows: QuerySet[Work]) -> QuerySet[Work]:

@@ -8,10 +8,11 @@ its servers do is unknown, not off.
 import logging
 import random
 from collections import defaultdict
-from collections.abc import Collection, Iterable, Mapping
+from collections.abc import Callable, Collection, Iterable, Mapping
 from dataclasses import dataclass
 from datetime import datetime
 from enum import StrEnum
+from typing import TypeVar
 from uuid import UUID
 
 from django.db import transaction
@@ -50,6 +51,8 @@ from servers.states import PowerState, ServerStatus
 from servers.usage import Sample, record_sample
 
 log = logging.getLogger(__name__)
+
+Left = TypeVar("Left")
 
 # Percent of the storage pool.  With less, the machines would fill it again at once.
 RESUME_AT_PERCENT = 1
@@ -255,19 +258,22 @@ def _remove_leftovers(hypervisor: Hypervisor, decisions: Iterable[Decision]) -> 
 
 def remove_trials(hypervisor: Hypervisor, machines: Collection[UUID]) -> None:
     """Remove what trials of backups left here."""
-    try:
-        see_to_each("trial", leftover_trials_on(hypervisor, machines), remove_trial_of, concerns_all=_passes)
-    except HypervisorError as error:
-        log.warning("host %s keeps what trials of backups left: %s", hypervisor, error)
+    _clear_away(hypervisor, "trial", leftover_trials_on(hypervisor, machines), remove_trial_of)
 
 
 def _clear_copies(hypervisor: Hypervisor) -> None:
     """Remove what backups left here that failed while this host could not be asked, or whose worker died."""
     left = [*copies_left_on(hypervisor), *broken_off_on(hypervisor)]
+    _clear_away(hypervisor, "backup", left, clear_copy)
+
+
+def _clear_away(
+    hypervisor: Hypervisor, kind: str, left: Iterable[Left], clear: Callable[[Left], None]
+) -> None:
     try:
-        see_to_each("backup", left, clear_copy, concerns_all=_passes)
+        see_to_each(kind, left, clear, concerns_all=_passes)
     except HypervisorError as error:
-        log.warning("host %s keeps what backups left: %s", hypervisor, error)
+        log.warning("host %s keeps what is left of a %s: %s", hypervisor, kind, error)
 
 
 def sample_usage(hypervisor: Hypervisor) -> None:

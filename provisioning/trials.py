@@ -10,8 +10,8 @@ from uuid import UUID
 
 from django.conf import settings
 from django.db.models import Q, QuerySet
-from django.db.models.functions import Now
 
+from core import leases
 from inventory.models import Hypervisor
 from provisioning import hypervisors
 from provisioning.backup_steps import write_disk_from
@@ -68,8 +68,7 @@ def remove_trial_of(operation: Operation) -> None:
 def leftover_trials_on(hypervisor: Hypervisor, machines: Collection[UUID]) -> QuerySet[Operation]:
     """Trials that are over and that no worker holds, and of which this host has a machine or keeps room."""
     over = trials().filter(hypervisor=hypervisor).exclude(status__in=OPEN_OPERATION)
-    let_go = Q(lease_until=None) | Q(lease_until__lte=Now())
-    return over.filter(let_go, Q(trial_room__isnull=False) | Q(uuid__in=list(machines)))
+    return leases.free(over).filter(Q(trial_room__isnull=False) | Q(uuid__in=list(machines)))
 
 
 def trials() -> QuerySet[Operation]:

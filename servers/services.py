@@ -11,7 +11,6 @@ from functools import wraps
 from typing import Any, ParamSpec, cast
 
 from django.db import transaction
-from django.db.models import Q
 from django.db.models.functions import Least, Now
 
 from accounts.models import Account, SshKey
@@ -20,10 +19,9 @@ from backups.models import Backup
 from billing import ledger, meters
 from billing.prices import FREE
 from billing.runway import require_grace
-from core import queues
+from core import leases, queues
 from core.broker import send_on_commit
 from core.errors import NoCapacity, NotAllowedNow, NotFound, Refusal
-from core.leases import next_waiting
 from core.written import take_over
 from inventory.models import Hypervisor, Placement
 from inventory.offers import locations_with_room
@@ -313,7 +311,7 @@ def wake_next(operation: Operation) -> None:
     """Wake the operation that waited for this operation, or for a seat on the same host."""
     if operation.hypervisor_id is None:
         return
-    if waiting := next_waiting(neighbours_of(operation)):
+    if waiting := leases.next_waiting(neighbours_of(operation)):
         wake(waiting)
 
 
@@ -330,8 +328,8 @@ def retry_now(operation: Operation) -> bool:
 
     False if it is over, or a worker is at it.
     """
-    waits = Operation.objects.filter(Operation.OPEN, Q(lease_until=None) | Q(lease_until__lt=Now()))
-    if not waits.filter(pk=operation.pk).update(due_at=Least("due_at", Now())):
+    waits = leases.free(Operation.objects.filter(Operation.OPEN, pk=operation.pk))
+    if not waits.update(due_at=Least("due_at", Now())):
         return False
     wake(operation)
     return True

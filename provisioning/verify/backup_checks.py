@@ -1,11 +1,12 @@
 """What is wrong with backups: those that were missed or found damaged, and what one has left on a host."""
 
-from collections.abc import Iterator
+from collections.abc import Collection, Iterator
 from datetime import timedelta
+from uuid import UUID
 
 from backups.kinds import BackupStatus
 from core.findings import Finding
-from provisioning.drivers.base import HypervisorError, Machine
+from provisioning.drivers.base import HypervisorError
 from provisioning.drivers.storage_names import is_scratch
 from provisioning.verify.findings import Code
 from provisioning.verify.snapshot import Answers, HostAnswer, Rows, ServerRow
@@ -42,13 +43,16 @@ def _missed(rows: Rows, server: ServerRow) -> Iterator[Finding]:
 
 
 def check_backups_on_hosts(rows: Rows, answers: Answers) -> Iterator[Finding]:
+    at_work = {row.server for row in rows.backups.values() if row.is_open}
+    known = {row.copied_as for row in rows.backups.values() if row.status == BackupStatus.COMPLETED}
     for name, answer in answers.items():
         if not isinstance(answer, HypervisorError):
-            yield from _on_host(rows, name, answer)
+            yield from _on_host(rows, name, answer, at_work, known)
 
 
-def _on_host(rows: Rows, host: str, answer: HostAnswer) -> Iterator[Finding]:
-    at_work = {row.server for row in rows.backups.values() if row.is_open}
+def _on_host(
+    rows: Rows, host: str, answer: HostAnswer, at_work: Collection[UUID], known: Collection[UUID | None]
+) -> Iterator[Finding]:
     scratch = {volume.machine: volume.name for volume in answer.volumes if is_scratch(volume.name)}
     for machine in answer.machines:
         if not machine.is_ours or machine.uuid in at_work or machine.uuid not in rows.servers:
@@ -57,15 +61,10 @@ def _on_host(rows: Rows, host: str, answer: HostAnswer) -> Iterator[Finding]:
         if left := scratch.get(machine.uuid):
             what = f"has a file of a backup that nobody takes: {left} ({host})"
             yield Finding(Code.BACKUP_SCRATCH_LEFT, name, what, machine.uuid)
-        if unknown := _unknown_checkpoints(rows, machine):
-            what = f"has checkpoints of no backup: {', '.join(unknown)} ({host})"
+        if unknown := set(machine.checkpoints).difference(known):
+            what = f"has checkpoints of no backup: {', '.join(sorted(map(str, unknown)))} ({host})"
             yield Finding(Code.BACKUP_CHECKPOINT_UNKNOWN, name, what, machine.uuid)
     for uuid in answer.frozen:
         if uuid in rows.servers and uuid not in at_work:
             name = f"server {rows.servers[uuid].id}"
             yield Finding(Code.GUEST_FROZEN, name, f"has file systems that are held still ({host})", uuid)
-
-
-def _unknown_checkpoints(rows: Rows, machine: Machine) -> list[str]:
-    known = {row.copied_as for row in rows.backups.values() if row.status == BackupStatus.COMPLETED}
-    return sorted(str(backup) for backup in set(machine.checkpoints) - known)

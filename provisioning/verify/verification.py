@@ -5,6 +5,7 @@ of that server are still the same afterwards.
 """
 
 import logging
+from collections import defaultdict
 from collections.abc import Collection, Iterable, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from uuid import UUID
@@ -65,18 +66,24 @@ def _confirmed(rows: Rows, findings: Iterable[Finding]) -> list[Finding]:
     if not suspects:
         return findings
     again = read_again(suspects)
+    backups, backups_now = _by_server(rows.backups, suspects), _by_server(again.backups, suspects)
     moved = {
         uuid
         for uuid in suspects
         if _stamp(rows.servers.get(uuid)) != _stamp(again.servers.get(uuid))
         or rows.trials.get(uuid) != again.trials.get(uuid)
-        or _backups_of(uuid, rows.backups) != _backups_of(uuid, again.backups)
+        or backups.get(uuid) != backups_now.get(uuid)
     }
     return [finding for finding in findings if finding.machine not in moved]
 
 
-def _backups_of(server: UUID, backups: Mapping[UUID, BackupRow]) -> set[object]:
-    return {(row.id, row.is_open, row.copied_as) for row in backups.values() if row.server == server}
+def _by_server(backups: Mapping[UUID, BackupRow], servers: Collection[UUID]) -> dict[UUID, set[object]]:
+    """Of these servers, what changes with each step of their backups on a host."""
+    found: dict[UUID, set[object]] = defaultdict(set)
+    for row in backups.values():
+        if row.server in servers:
+            found[row.server].add((row.id, row.is_open, row.copied_as))
+    return found
 
 
 def _stamp(server: ServerRow | None) -> object:

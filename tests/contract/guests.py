@@ -23,6 +23,14 @@ def until(question: Callable[[], Any], patience_s: float = PATIENCE_S) -> Any:
     return answer
 
 
+def write_through_qemu(domain: Any, byte: int, at_mib: int, mib: int) -> None:
+    """As if the guest had written so much of one byte, and had it on its disk."""
+    disk = "/machine/peripheral/virtio-disk0/virtio-backend"
+    asked = f'qemu-io -d {disk} "write -q -P {byte} {at_mib}M {mib}M"'
+    told = libvirt_qemu.qemuMonitorCommand(domain, asked, libvirt_qemu.VIR_DOMAIN_QEMU_MONITOR_COMMAND_HMP)
+    assert told == "", told
+
+
 def boot(lab: Lab, spec: MachineSpec) -> None:
     """Make, start, and wait until the guest has all its addresses."""
     lab.make(spec)

@@ -7,9 +7,7 @@ from typing import Any
 from uuid import UUID, uuid4
 
 import libvirt
-import libvirt_qemu
 import pytest
-from libvirt_qemu import VIR_DOMAIN_QEMU_MONITOR_COMMAND_HMP
 
 from backups.drafts import Zeros
 from backups.reading import Data
@@ -22,7 +20,7 @@ from provisioning.drivers.base import (
     PoolFull,
 )
 from provisioning.drivers.storage_names import disk_volume, is_scratch
-from tests.contract.guests import boot, run, until
+from tests.contract.guests import boot, run, until, write_through_qemu
 from tests.contract.labs import Lab
 from tests.vaults import nothing_to_hold
 
@@ -259,8 +257,7 @@ def test_after_a_killed_qemu_the_copy_is_a_full_one(lab: Lab, up: MachineSpec) -
 
 def test_a_copy_is_done_when_its_file_is_whole(lab: Lab, up: MachineSpec) -> None:
     """Three of four that were read when libvirt said so had holes.  Guard: ``_is_sound``, asked first."""
-    asked = 'qemu-io -d /machine/peripheral/virtio-disk0/virtio-backend "write -q -P 1 300M 160M"'
-    assert not libvirt_qemu.qemuMonitorCommand(lab.domain(up), asked, VIR_DOMAIN_QEMU_MONITOR_COMMAND_HMP)
+    write_through_qemu(lab.domain(up), 1, at_mib=300, mib=160)
     for _ in range(6):
         backup = uuid4()
         lab.driver.begin_backup(up.uuid, backup, disk_number=1, parents=(), freeze=False)

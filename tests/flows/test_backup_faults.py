@@ -12,7 +12,6 @@ from time import sleep
 from typing import Any
 
 import libvirt
-import libvirt_qemu
 import pytest
 
 from backups import manifests, writing
@@ -36,6 +35,7 @@ from provisioning.verify.verification import verify
 from servers import backup_services, services
 from servers.models import Operation, Server
 from servers.states import OPEN_OPERATION, ServerStatus, SuspensionReason
+from tests.contract.guests import write_through_qemu
 from tests.factories import OsVersionFactory, PlanFactory
 from tests.flows.conftest import FaultyHost, Killed, finish, full
 from tests.flows.test_backups import assert_clean, end, take
@@ -48,9 +48,7 @@ MIB = 2**20
 def write(server: Server, byte: int, at_mib: int = 0, mib: int = 4) -> None:
     """What a guest writes, and has on its disk."""
     domain = libvirt.open(server.claim.hypervisor.uri).lookupByUUIDString(str(server.uuid))
-    asked = f'qemu-io -d /machine/peripheral/virtio-disk0/virtio-backend "write -P {byte} {at_mib}M {mib}M"'
-    told = libvirt_qemu.qemuMonitorCommand(domain, asked, libvirt_qemu.VIR_DOMAIN_QEMU_MONITOR_COMMAND_HMP)
-    assert told == "", told  # what is said of a success goes to QEMU's own output
+    write_through_qemu(domain, byte, at_mib, mib)
 
 
 def on_disk(server: Server, at_mib: int = 0) -> int:

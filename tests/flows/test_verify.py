@@ -249,7 +249,7 @@ def test_what_changes_while_the_host_is_asked_is_no_finding(
 
 
 def test_a_backup_begun_while_the_host_is_asked_is_no_finding(active: Server, monkeypatch: Any) -> None:
-    """Guard: ``_backups_of`` in verification.py."""
+    """Guard: ``_by_server`` in verification.py."""
     read = vars(verification)["read_rows"]
 
     def read_and_go_on() -> Any:
